@@ -1,0 +1,38 @@
+"""Fit a model to a small device, and prove that it still works.
+
+    import tightrope
+    result = tightrope.fit("all-MiniLM-L6-v2", budget="speedup>=1.8x, loss<=1%")
+    model = tightrope.open("minilm.bundle")
+    model.embed(["a sentence", "another"])
+
+Importing this package loads the standard library only; each verb fetches its room when it is called.
+"""
+
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from tightrope.device.model import open_bundle as open  # noqa: A004
+    from tightrope.workshop.compress import compress_to_bundle as compress
+    from tightrope.workshop.search.fit import fit
+
+__version__ = "0.1.0"
+__all__ = ["__version__", "compress", "fit", "open"]
+
+_VERBS = {
+    "open": ("tightrope.device.model", "open_bundle"),
+    "fit": ("tightrope.workshop.search.fit", "fit"),
+    "compress": ("tightrope.workshop.compress", "compress_to_bundle"),
+}
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _VERBS:
+        raise AttributeError(f"module 'tightrope' has no attribute {name!r}")
+    from tightrope.plugins import import_optional
+
+    module, verb = _VERBS[name]
+    return getattr(import_optional(module, wanted_by=f"tightrope.{name}"), verb)
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)

@@ -1,0 +1,16 @@
+"""Ports: what a model takes and gives, by name, element type and shape."""
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, slots=True)
+class Port:
+    """One input or output. A dimension is a size, or the name of a size known only at run time.
+
+    >>> Port("input_ids", "int64", ("batch", "length"))
+    Port(name='input_ids', dtype='int64', shape=('batch', 'length'))
+    """
+
+    name: str
+    dtype: str
+    shape: tuple[int | str, ...]

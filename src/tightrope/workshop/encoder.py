@@ -1,0 +1,330 @@
+"""The post-norm transformer encoder that BERT, DistilBERT and RoBERTa share (Vaswani et al. 2017; Devlin et al. 2019).
+
+A family file gives a `Layout`: what its checkpoint calls each part. Everything else is here: which weights are
+layers and tables, what shapes they must have, and how the whole is lowered to ONNX.
+
+The lowered graph is made for edge engines: an additive float mask of four dimensions instead of boolean logic,
+positions by slicing, pooling and normalising inside, dynamic batch and length. Nodes are named after the weights.
+"""
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from tightrope.errors import SourceError, UnsupportedError
+from tightrope.ports import Port
+from tightrope.workshop.graph import Builder, Graph, is_float
+from tightrope.workshop.model import Linear, Table, Task
+from tightrope.workshop.network import Network
+from tightrope.workshop.numerics.quantized import Quantized, Scheme, Weight, values
+
+MASKED = -1e4
+"""Added to the score of a masked token: exp underflows to zero, and fp16 can still hold it."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Layout:
+    """The names and settings of one checkpoint. `layer` holds `{}` for the layer's number; parts are relative to it.
+
+    `head`: the linear layers of a scoring model between the first token and the scores, each with the activation
+    that follows it.
+    """
+
+    layers: int
+    heads: int
+    hidden: int
+    feed_forward: int
+    epsilon: float
+    activation: str
+    vocabulary: int
+    positions: int
+    first_position: int
+    word_table: str
+    position_table: str
+    type_table: str | None
+    embedding_norm: str
+    layer: str
+    query: str
+    key: str
+    value: str
+    attention_output: str
+    attention_norm: str
+    up: str
+    down: str
+    output_norm: str
+    head: tuple[tuple[str, str], ...] = ()
+
+    def part(self, index: int, name: str) -> str:
+        """The full name of a part of one layer."""
+        return f"{self.layer.format(index)}.{name}"
+
+
+def pick(layout: Layout, tensors: Mapping[str, Weight], task: Task, prefix: str) -> dict[str, Weight]:
+    """The weights that the layout and the task need, without `prefix`; their shapes are checked.
+
+    Raises `SourceError` naming the first weight that is missing or misshapen.
+    """
+    picked: dict[str, Weight] = {}
+    for name, shape in _expected(layout, task):
+        tensor = tensors.get(f"{prefix}{name}", tensors.get(name))
+        if tensor is None:
+            raise SourceError(f"The checkpoint has no weight {name!r}.", hint="Give the folder of a complete model of this family.")
+        if any(want is not None and have != want for have, want in zip(tensor.shape, shape, strict=False)) or len(
+            tensor.shape
+        ) != len(shape):
+            raise SourceError(
+                f"The weight {name!r} has shape {tuple(tensor.shape)}; its config.json makes it {shape}.",
+                hint="Give a config.json and weights that belong together.",
+            )
+        picked[name] = tensor
+    return picked
+
+
+def _expected(layout: Layout, task: Task) -> Iterator[tuple[str, tuple[int | None, ...]]]:
+    hidden = layout.hidden
+    yield layout.word_table, (layout.vocabulary, hidden)
+    yield layout.position_table, (layout.positions, hidden)
+    if layout.type_table:
+        yield layout.type_table, (None, hidden)
+    yield from ((f"{layout.embedding_norm}.{end}", (hidden,)) for end in ("weight", "bias"))
+    for index in range(layout.layers):
+        shapes = {
+            layout.query: (None, hidden),
+            layout.key: (None, hidden),
+            layout.value: (None, hidden),
+            layout.attention_output: (hidden, None),
+            layout.up: (None, hidden),
+            layout.down: (hidden, None),
+        }
+        for name, shape in shapes.items():
+            yield f"{layout.part(index, name)}.weight", shape
+            yield f"{layout.part(index, name)}.bias", (shape[0],)
+        for name in (layout.attention_norm, layout.output_norm):
+            yield from ((f"{layout.part(index, name)}.{end}", (hidden,)) for end in ("weight", "bias"))
+    for name, _ in layout.head if task.name == "scoring" else ():
+        yield from ((f"{name}.weight", (None, None)), (f"{name}.bias", (None,)))
+    for index, _ in enumerate(task.dense):
+        yield from ((f"dense.{index}.weight", (None, None)), (f"dense.{index}.bias", (None,)))
+
+
+def linears(layout: Layout, task: Task) -> tuple[Linear, ...]:
+    """The linear layers in running order; query, key and value share their input."""
+
+    def linear(name: str, source: str) -> Linear:
+        return Linear(name=name, weight=f"{name}.weight", bias=f"{name}.bias", source=source, out_axis=0)
+
+    found = []
+    for index in range(layout.layers):
+        before = layout.part(index - 1, layout.output_norm) if index else layout.embedding_norm
+        found += [linear(layout.part(index, name), before) for name in (layout.query, layout.key, layout.value)]
+        found.append(linear(layout.part(index, layout.attention_output), layout.part(index, "context")))
+        found.append(linear(layout.part(index, layout.up), layout.part(index, layout.attention_norm)))
+        found.append(linear(layout.part(index, layout.down), layout.part(index, "activation")))
+    source = "first_token"
+    for name, activation in layout.head if task.name == "scoring" else ():
+        found.append(linear(name, source))
+        source = f"{name}.{activation}"
+    for index, activation in enumerate(task.dense):
+        found.append(linear(f"dense.{index}", "pooled" if index == 0 else f"dense.{index - 1}.{activation}"))
+    return tuple(found)
+
+
+def tables(layout: Layout) -> tuple[Table, ...]:
+    """The vocabulary and the positions."""
+    return (
+        Table(weight=layout.word_table, is_vocabulary=True),
+        Table(weight=layout.position_table, is_vocabulary=False),
+    )
+
+
+def lower(network: Network, layout: Layout) -> Graph:
+    """The network as a Graph. Linear weights are transposed to [in, out]; annotations go along."""
+    return _Lowering(network, layout).run()
+
+
+class _Lowering:
+    """Builds one graph, part by part in running order."""
+
+    def __init__(self, network: Network, layout: Layout) -> None:
+        self.network, self.layout, self.build = network, layout, Builder()
+        self.schemes: dict[str, Scheme] = {}
+        self.pairs = network.task.name == "scoring" and layout.type_table is not None
+
+    def run(self) -> Graph:
+        ids, mask = Port("input_ids", "int64", ("batch", "length")), Port("attention_mask", "int64", ("batch", "length"))
+        inputs = [ids, mask] + ([Port("token_type_ids", "int64", ("batch", "length"))] if self.pairs else [])
+        hidden, additive = self._embeddings(), self._mask()
+        for index in range(self.layout.layers):
+            hidden = self._layer(index, hidden, additive)
+        output = self._scores(hidden) if self.network.task.name == "scoring" else self._embedding(hidden)
+        name = "scores" if self.network.task.name == "scoring" else "embedding"
+        self.build.node("Identity", [output], name)
+        proto = self.build.proto(
+            self.network.family, tuple(inputs), (Port(name, "float32", ("batch", self.network.task.width)),)
+        )
+        return Graph(
+            proto=proto,
+            weights=self.build.weights,
+            schemes=self.schemes,
+            senses=self.network.senses,
+            task=self.network.task,
+            origin=self.network.origin,
+            digest=self.network.digest,
+        )
+
+    # Parts -------------------------------------------------------------------------------------------
+
+    def _embeddings(self) -> str:
+        layout, build = self.layout, self.build
+        words = build.node("Gather", [self._weight(layout.word_table), "input_ids"], "embeddings.words")
+        shape = build.node("Shape", ["input_ids"], "length", start=1, end=2)
+        first = build.constant([layout.first_position], "first_position")
+        end = build.node("Add", [shape, first], "end_position")
+        axis = build.constant([0], "axis_0")
+        positions = build.node(
+            "Slice", [self._position_table(), first, end, axis], "embeddings.positions"
+        )
+        total = build.node("Add", [words, positions], "embeddings.sum")
+        if self.pairs:
+            assert layout.type_table is not None
+            types = build.node("Gather", [self._weight(layout.type_table), "token_type_ids"], "embeddings.types")
+            total = build.node("Add", [total, types], "embeddings.sum_of_three")
+        return self._norm(total, layout.embedding_norm)
+
+    def _position_table(self) -> str:
+        """Positions; with the first token type added in advance where no other type can occur."""
+        layout = self.layout
+        table = self.network.weights[layout.position_table]
+        if self.pairs or layout.type_table is None:
+            return self._weight(layout.position_table)
+        first_type = values(self.network.weights[layout.type_table])[0]
+        if isinstance(table, Quantized) or not is_float(table):
+            raise UnsupportedError(
+                f"{layout.position_table} is quantised, but the token type is to be added to it.",
+                hint="Quantise the vocabulary only.",
+            )
+        total = (values(table) + first_type).astype(table.dtype)
+        return self._stored(self.build.weight(layout.position_table, total), total)
+
+    def _mask(self) -> str:
+        build = self.build
+        mask = build.node("Cast", ["attention_mask"], "mask.float", to=1)
+        inverse = build.node("Sub", [build.constant(1.0, "one"), mask], "mask.inverse")
+        additive = build.node("Mul", [inverse, build.constant(MASKED, "masked")], "mask.additive_2d")
+        return build.node("Unsqueeze", [additive, build.constant([1, 2], "axes_1_2")], "mask.additive")
+
+    def _layer(self, index: int, hidden: str, mask: str) -> str:
+        layout, build = self.layout, self.build
+
+        def part(name: str) -> str:
+            return layout.part(index, name)
+
+        width = self.network.weights[f"{part(layout.query)}.bias"].shape[0]
+        size = layout.hidden // layout.heads
+        split = build.constant([0, 0, width // size, size], f"heads.{width // size}")
+        query, key, value = (self._linear(hidden, part(name)) for name in (layout.query, layout.key, layout.value))
+        query = build.node("Reshape", [query, split], part("query.split"))
+        key = build.node("Reshape", [key, split], part("key.split"))
+        value = build.node("Reshape", [value, split], part("value.split"))
+        query = build.node("Transpose", [query], part("query.heads"), perm=[0, 2, 1, 3])
+        key = build.node("Transpose", [key], part("key.heads"), perm=[0, 2, 3, 1])
+        value = build.node("Transpose", [value], part("value.heads"), perm=[0, 2, 1, 3])
+        query = build.node("Mul", [query, build.constant(size**-0.5, f"scale.{size}")], part("query.scaled"))
+        scores = build.node("MatMul", [query, key], part("scores"))
+        scores = build.node("Add", [scores, mask], part("scores.masked"))
+        weights = build.node("Softmax", [scores], part("probabilities"), axis=-1)
+        context = build.node("MatMul", [weights, value], part("context.heads"))
+        context = build.node("Transpose", [context], part("context.tokens"), perm=[0, 2, 1, 3])
+        join = build.constant([0, 0, width], f"join.{width}")
+        context = build.node("Reshape", [context, join], part("context"))
+        output = self._linear(context, part(layout.attention_output))
+        hidden = self._norm(build.node("Add", [output, hidden], part("attention.sum")), part(layout.attention_norm))
+        inner = self._activation(self._linear(hidden, part(layout.up)), part("activation"), layout.activation)
+        output = self._linear(inner, part(layout.down))
+        return self._norm(build.node("Add", [output, hidden], part("output.sum")), part(layout.output_norm))
+
+    def _scores(self, hidden: str) -> str:
+        first = self.build.constant(np.array(0, np.int64), "first_token_index")
+        current = self.build.node("Gather", [hidden, first], "first_token", axis=1)
+        for name, activation in self.layout.head:
+            current = self._activation(self._linear(current, name), f"{name}.{activation}", activation)
+        return self._activation(current, "scores.activated", self.network.task.activation)
+
+    def _embedding(self, hidden: str) -> str:
+        task, build = self.network.task, self.build
+        pooled = self._pool(hidden, task.pooling)
+        for index, activation in enumerate(task.dense):
+            linear = self._linear(pooled, f"dense.{index}")
+            pooled = self._activation(linear, f"dense.{index}.{activation}", activation)
+        if not task.normalize:
+            return pooled
+        squares = build.node("ReduceSumSquare", [pooled, build.constant([1], "axis_1")], "norm.squares", keepdims=1)
+        length = build.node("Sqrt", [squares], "norm.length")
+        length = build.node("Max", [length, build.constant(1e-12, "norm.least")], "norm.nonzero")
+        return build.node("Div", [pooled, length], "normalized")
+
+    def _pool(self, hidden: str, pooling: str) -> str:
+        build = self.build
+        if pooling == "cls":
+            return build.node("Gather", [hidden, build.constant(np.array(0, np.int64), "first_token_index")], "pooled", axis=1)
+        axis = build.constant([1], "axis_1")
+        mask = build.node("Unsqueeze", ["mask.float", build.constant([2], "axis_2")], "mask.tokens")
+        if pooling == "max":
+            away = build.node("Unsqueeze", ["mask.additive_2d", build.constant([2], "axis_2")], "mask.away")
+            return build.node("ReduceMax", [build.node("Add", [hidden, away], "tokens.kept"), axis], "pooled", keepdims=0)
+        total = build.node("ReduceSum", [build.node("Mul", [hidden, mask], "tokens.kept"), axis], "pooled.sum", keepdims=0)
+        count = build.node("ReduceSum", ["mask.float", axis], "tokens.count", keepdims=1)
+        if pooling == "mean_sqrt_len":
+            count = build.node("Sqrt", [count], "tokens.count_root")
+        return build.node("Div", [total, count], "pooled")
+
+    # Elements ----------------------------------------------------------------------------------------
+
+    def _weight(self, name: str) -> str:
+        """Declare a weight; one stored in half precision is widened where it is used."""
+        weight = self.network.weights[name]
+        return self._stored(self.build.weight(name, weight), weight)
+
+    def _stored(self, name: str, weight: Weight) -> str:
+        if isinstance(weight, Quantized) or weight.dtype == np.float32:
+            return name
+        return self.build.node("Cast", [name], f"{name}.float", to=1)
+
+    def _linear(self, source: str, name: str) -> str:
+        weight = self.network.weights[f"{name}.weight"]
+        across = weight.transpose() if isinstance(weight, Quantized) else np.ascontiguousarray(weight.T)
+        stored = self._stored(self.build.weight(f"{name}.weight", across), across)
+        if f"{name}.weight" in self.network.schemes:
+            self.schemes[f"{name}.weight"] = self.network.schemes[f"{name}.weight"]
+        product = self.build.node("MatMul", [source, stored], f"{name}.product")
+        return self.build.node("Add", [product, self._weight(f"{name}.bias")], name)
+
+    def _norm(self, source: str, name: str) -> str:
+        scale, bias = self._weight(f"{name}.weight"), self._weight(f"{name}.bias")
+        return self.build.node("LayerNormalization", [source, scale, bias], name, axis=-1, epsilon=self.layout.epsilon)
+
+    def _activation(self, source: str, name: str, kind: str) -> str:
+        if kind == "identity":
+            return source
+        if kind == "gelu":
+            return self.build.node("Gelu", [source], name)
+        if kind in ("gelu_new", "gelu_pytorch_tanh"):
+            return self.build.node("Gelu", [source], name, approximate="tanh")
+        operator = {"relu": "Relu", "tanh": "Tanh", "sigmoid": "Sigmoid"}.get(kind)
+        if operator is None:
+            raise UnsupportedError(
+                f"The activation {kind!r} is not known.", hint="Known: gelu, gelu_new, relu, tanh, sigmoid, identity."
+            )
+        return self.build.node(operator, [source], name)
+
+
+def setting(config: Mapping[str, Any], name: str, kind: type, default: Any = None) -> Any:
+    """A value of config.json; `SourceError` if it is missing or not of the kind."""
+    value = config.get(name, default)
+    if kind is float and isinstance(value, int):
+        value = float(value)
+    if not isinstance(value, kind) or (isinstance(value, int) and value < 0):
+        raise SourceError(f"config.json says {name} is {value!r}.", hint=f"Give a config.json with a valid {name}.")
+    return value

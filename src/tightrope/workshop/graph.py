@@ -1,0 +1,177 @@
+"""A Graph: an ONNX model whose weights stand apart, so that they can be annotated.
+
+The door for any model, and what every Network is lowered to. The proto holds nodes, ports and no
+initialisers; `weights` holds every initialiser by name. `reference` puts both together again as plain
+ONNX that any conforming engine can execute: the truth that converters and runtimes are held against.
+"""
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from dataclasses import replace as _replace
+from typing import Self
+
+import numpy as np
+import onnx
+from onnx import TensorProto, helper, numpy_helper
+
+from tightrope.ports import Port
+from tightrope.workshop.model import Linear, Table, Task, TextSenses
+from tightrope.workshop.numerics.quantized import Array, Quantized, Scheme, Weight
+
+OPSET = 21
+IR_VERSION = 10
+MASK_INPUTS = ("attention_mask",)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class Graph:
+    """An annotated ONNX model. `schemes` is keyed by the weight of the linear layer whose input it describes."""
+
+    proto: onnx.ModelProto
+    weights: Mapping[str, Weight]
+    senses: TextSenses
+    task: Task
+    origin: str
+    digest: str
+    schemes: Mapping[str, Scheme] = field(default_factory=dict)
+
+    @property
+    def inputs(self) -> tuple[Port, ...]:
+        """The ports of the graph's inputs."""
+        return tuple(_port(item) for item in self.proto.graph.input)
+
+    @property
+    def outputs(self) -> tuple[Port, ...]:
+        """The ports of the graph's outputs."""
+        return tuple(_port(item) for item in self.proto.graph.output)
+
+    def linears(self) -> tuple[Linear, ...]:
+        """Every MatMul or Gemm with a constant float matrix on the right."""
+        return tuple(_linears(self))
+
+    def tables(self) -> tuple[Table, ...]:
+        """Every constant matrix that is gathered from; the vocabulary is the one gathered by the ids' port."""
+        found = {}
+        for node in self.proto.graph.node:
+            if node.op_type == "Gather" and node.input[0] in self.weights:
+                shape = self.weights[node.input[0]].shape
+                if len(shape) == 2:
+                    found[node.input[0]] = node.input[1] == "input_ids"
+        return tuple(Table(weight=name, is_vocabulary=flag) for name, flag in found.items())
+
+    def rewrite(
+        self,
+        *,
+        weights: Mapping[str, Weight] | None = None,
+        schemes: Mapping[str, Scheme] | None = None,
+        senses: TextSenses | None = None,
+    ) -> Self:
+        """The same graph with some weights, schemes or the senses replaced; see `Model.rewrite`."""
+        return _replace(
+            self,
+            weights={**self.weights, **(weights or {})},
+            schemes={**self.schemes, **(schemes or {})},
+            senses=senses or self.senses,
+        )
+
+
+def _port(item: onnx.ValueInfoProto) -> Port:
+    tensor = item.type.tensor_type
+    dtype = str(helper.tensor_dtype_to_np_dtype(tensor.elem_type))
+    return Port(item.name, dtype, tuple(dim.dim_param or int(dim.dim_value) for dim in tensor.shape.dim))
+
+
+def _linears(graph: Graph) -> Iterator[Linear]:
+    nodes = graph.proto.graph.node
+    consumers: dict[str, list[onnx.NodeProto]] = {}
+    for node in nodes:
+        for name in node.input:
+            consumers.setdefault(name, []).append(node)
+    for node in nodes:
+        if node.op_type not in ("MatMul", "Gemm") or node.input[1] not in graph.weights:
+            continue
+        weight = node.input[1]
+        if len(graph.weights[weight].shape) != 2 or node.input[0] in graph.weights:
+            continue
+        transposed = any(item.name == "transB" and item.i for item in node.attribute)
+        bias = node.input[2] if node.op_type == "Gemm" and len(node.input) > 2 else None
+        following = consumers.get(node.output[0], [])
+        if bias is None and len(following) == 1 and following[0].op_type == "Add":
+            other = next((name for name in following[0].input if name != node.output[0]), None)
+            bias = other if other in graph.weights and len(graph.weights[other].shape) == 1 else None
+        yield Linear(
+            name=node.name or weight,
+            weight=weight,
+            bias=bias,
+            source=node.input[0],
+            out_axis=0 if transposed else 1,
+        )
+
+
+def from_onnx(model: onnx.ModelProto, *, senses: TextSenses, task: Task, origin: str) -> Graph:
+    """Take an ONNX model apart: initialisers become weights, the proto keeps the structure."""
+    proto = onnx.ModelProto()
+    proto.CopyFrom(model)
+    weights: dict[str, Weight] = {item.name: numpy_helper.to_array(item) for item in proto.graph.initializer}
+    del proto.graph.initializer[:]
+    return Graph(proto=proto, weights=weights, senses=senses, task=task, origin=origin, digest=origin)
+
+
+class Builder:
+    """Collects nodes with readable names; a name given to a node is its output's name too."""
+
+    def __init__(self) -> None:
+        self.nodes: list[onnx.NodeProto] = []
+        self.weights: dict[str, Weight] = {}
+
+    def node(self, op: str, inputs: list[str], name: str, *, domain: str = "", **attributes: object) -> str:
+        """Append one node with one output and return the output's name."""
+        self.nodes.append(helper.make_node(op, inputs, [name], name=name, domain=domain, **attributes))
+        return name
+
+    def split(self, op: str, inputs: list[str], names: list[str], **attributes: object) -> list[str]:
+        """Append one node with several outputs."""
+        self.nodes.append(helper.make_node(op, inputs, names, name=names[0], **attributes))
+        return names
+
+    def weight(self, name: str, value: Weight) -> str:
+        """Declare a weight; a name may be declared once."""
+        assert name not in self.weights, name
+        self.weights[name] = value
+        return name
+
+    def constant(self, value: Array | list[int] | float, name: str) -> str:
+        """Declare a small constant: a list of ints becomes int64, a float float32."""
+        array = np.asarray(value, np.int64 if isinstance(value, list) else None)
+        if array.dtype == np.float64:
+            array = array.astype(np.float32)
+        if name not in self.weights:
+            self.weights[name] = array
+        return name
+
+    def proto(self, name: str, inputs: tuple[Port, ...], outputs: tuple[Port, ...]) -> onnx.ModelProto:
+        """The finished structure, without initialisers."""
+        graph = helper.make_graph(self.nodes, name, [value_info(port) for port in inputs], [value_info(p) for p in outputs])
+        return helper.make_model(
+            graph, opset_imports=[helper.make_opsetid("", OPSET)], ir_version=IR_VERSION, producer_name="tightrope"
+        )
+
+
+def value_info(port: Port) -> onnx.ValueInfoProto:
+    """A port as ONNX declares it."""
+    return helper.make_tensor_value_info(port.name, helper.np_dtype_to_tensor_dtype(np.dtype(port.dtype)), port.shape)
+
+
+def tensor(name: str, array: Array, onnx_type: int | None = None) -> TensorProto:
+    """An initialiser; `onnx_type` INT4 or UINT4 packs one-byte codes two to a byte."""
+    if onnx_type in (TensorProto.INT4, TensorProto.UINT4):
+        flat = array.astype(np.uint8).ravel() & 15
+        padded = np.append(flat, np.zeros(flat.size % 2, np.uint8))
+        packed = (padded[0::2] | (padded[1::2] << 4)).tobytes()
+        return helper.make_tensor(name, onnx_type, array.shape, packed, raw=True)
+    return numpy_helper.from_array(np.ascontiguousarray(array), name)
+
+
+def is_float(weight: Weight) -> bool:
+    """Whether a weight holds plain floating-point values of any width."""
+    return not isinstance(weight, Quantized) and (weight.dtype.kind == "f" or weight.dtype.name == "bfloat16")
