@@ -179,7 +179,8 @@ def _parse_limit(text: str) -> Limit:
     match = _LIMIT.fullmatch(text)
     if match is None:
         raise BudgetError(
-            f"{text!r} is not a limit.", hint="A limit looks like latency<=20ms, speedup>=1.8x or latency[128].p95<=20ms."
+            f"{text!r} is not a limit.",
+            hint="A limit looks like latency<=20ms, speedup>=1.8x or latency[128].p95<=20ms.",
         )
     name, tokens, percentile, relation, quantity = match.groups()
     if name not in _DIMENSIONS:
@@ -192,7 +193,8 @@ def _parse_limit(text: str) -> Limit:
         value = units.parse(quantity, metric.dimension)
     except ValueError as error:
         raise BudgetError(
-            f"The limit of {name} cannot be read: {error}.", hint="Write a number and a unit, as in 20ms, 30MB, 1% or 1.8x."
+            f"The limit of {name} cannot be read: {error}.",
+            hint="Write a number and a unit, as in 20ms, 30MB, 1% or 1.8x.",
         ) from error
     if value < 0 or (value == 0 and name != "loss"):
         raise BudgetError(

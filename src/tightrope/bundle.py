@@ -198,7 +198,9 @@ def attach(bundle: Bundle, attachments: Mapping[str, Any]) -> Bundle:
     kept = {item.path: item for item in bundle.attachments}
     try:
         new = _write_attachments(bundle.path, attachments)
-        merged = tuple((kept | {item.path: item for item in new})[path] for path in sorted(kept | {i.path: i for i in new}))
+        merged = tuple(
+            (kept | {item.path: item for item in new})[path] for path in sorted(kept | {i.path: i for i in new})
+        )
         _write_manifest(bundle.path, bundle.content, merged)
     except OSError as error:
         raise cannot_write(bundle.path, error) from error
@@ -212,7 +214,9 @@ def check_free(path: Path, *, force: bool) -> None:
     if not force:
         raise OutputError(f"{path} exists already.", hint="Choose another --out, or replace it with --force.")
     if not (path / MANIFEST).is_file() or path.is_symlink():
-        raise OutputError(f"{path} exists and is not a bundle.", hint="Choose another --out; --force replaces bundles only.")
+        raise OutputError(
+            f"{path} exists and is not a bundle.", hint="Choose another --out; --force replaces bundles only."
+        )
 
 
 def cannot_write(path: Path, error: OSError) -> OutputError:
@@ -297,7 +301,9 @@ def read(path: Path | str, *, verify: bool = True) -> Bundle:
     folder = Path(path)
     if not folder.is_dir():
         what = "is a file; unpack it first" if folder.is_file() else "does not exist"
-        raise BundleError(f"{folder} {what}.", hint="Give the folder that `tightrope fit --out` wrote (see `tightrope unpack`).")
+        raise BundleError(
+            f"{folder} {what}.", hint="Give the folder that `tightrope fit --out` wrote (see `tightrope unpack`)."
+        )
     manifest = _load_manifest(folder)
     try:
         content = _content(manifest["content"])
@@ -326,7 +332,8 @@ def _load_manifest(folder: Path) -> dict[str, Any]:
         raise BundleError(f"The manifest of {folder} is not an object.", hint="Fetch the bundle again.")
     if manifest.get("format") != FORMAT:
         raise BundleError(
-            f"{folder} has format {manifest.get('format')!r}; this version reads {FORMAT}.", hint="Update tightrope, or make it anew."
+            f"{folder} has format {manifest.get('format')!r}; this version reads {FORMAT}.",
+            hint="Update tightrope, or make it anew.",
         )
     return manifest
 
@@ -360,14 +367,20 @@ def _content(data: Mapping[str, Any]) -> Content:
             artefacts=tuple(map(artefact, item["artefacts"])),
         )
 
-    fields = {**data, "models": tuple(map(model, data["models"])), "files": tuple(File(**item) for item in data["files"])}
+    fields = {
+        **data,
+        "models": tuple(map(model, data["models"])),
+        "files": tuple(File(**item) for item in data["files"]),
+    }
     return Content(**fields)
 
 
 def _check_declared(folder: Path, declared: tuple[File, ...], shape: re.Pattern[str]) -> None:
     for item in declared:
         if not isinstance(item.path, str) or not shape.fullmatch(item.path):
-            raise BundleError(f"{folder} declares the path {item.path!r}.", hint="Do not trust this bundle; fetch it again.")
+            raise BundleError(
+                f"{folder} declares the path {item.path!r}.", hint="Do not trust this bundle; fetch it again."
+            )
         path = folder / item.path
         if path.is_symlink() or path.parent.is_symlink():
             raise BundleError(f"{item.path} in {folder} is a link.", hint="Do not trust this bundle; fetch it again.")
@@ -375,7 +388,8 @@ def _check_declared(folder: Path, declared: tuple[File, ...], shape: re.Pattern[
             raise BundleError(f"{item.path} is missing from {folder}.", hint="Fetch the bundle again.")
         if path.stat().st_size != item.size:
             raise BundleError(
-                f"{item.path} in {folder} has {path.stat().st_size:,} bytes, not {item.size:,}.", hint="Fetch the bundle again."
+                f"{item.path} in {folder} has {path.stat().st_size:,} bytes, not {item.size:,}.",
+                hint="Fetch the bundle again.",
             )
 
 

@@ -1,11 +1,11 @@
-"""Measurements: a cost, and the conditions under which it was paid.
+"""Measurements: what a model costs and how well it answers, and the conditions under which that was found.
 
 Every number has a birth certificate: target, engine and version, threads, count and spread.
 Values are in base units. What was not measured is `None`, never zero.
 """
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
 
@@ -87,3 +87,53 @@ class Measurement:
         return Measurement(
             conditions=Conditions(**{**conditions, "isa": tuple(conditions["isa"])}), latencies=latencies, **fields
         )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Parity:
+    """How close the answers are to the original's, number by number, over `n` texts (or pairs).
+
+    Cosine of each answer with the original's: the worst, the first percentile and the mean. For scores the cosine
+    says nothing, so the largest absolute difference is given too.
+    """
+
+    n: int
+    cosine_min: float
+    cosine_p1: float
+    cosine_mean: float
+    largest_difference: float
+    diverges_at: str | None = None
+    """When parity fails: the first layer whose output differs more than the ones before it explain."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Quality:
+    """How well the task is still done, against the original on the same samples.
+
+    `loss` is a fraction, positive when worse: (original - score) / original on a labelled task; for `fidelity`
+    1 - score, where the original scores 1 by definition. Its interval is a paired bootstrap over the samples.
+    """
+
+    kind: str
+    """sts, pairs, retrieval, fidelity, or the module:function that was called."""
+    metric: str
+    """spearman, auc, ndcg@10, rank_agreement …"""
+    samples: str
+    """Which samples: a file's name and part, or the built-in texts and their language."""
+    n: int
+    original: float
+    score: float
+    loss: Interval
+    beside: Mapping[str, float] = field(default_factory=dict)
+    """Further figures of the candidate, such as f1 or recall@10."""
+    truncated: int = 0
+    """How many texts were longer than the model's limit, and were cut."""
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain dictionaries and numbers; `from_json` reads them back."""
+        return asdict(self)
+
+    @staticmethod
+    def from_json(data: Mapping[str, Any]) -> "Quality":
+        """Read what `to_json` wrote."""
+        return Quality(**{**data, "loss": Interval(**data["loss"])})

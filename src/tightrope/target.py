@@ -35,4 +35,6 @@ def load(name: str) -> Target:
     if name not in names():
         raise UnknownNameError(f"There is no target {name!r}.", hint=f"Known: {', '.join(names())}.")
     fields = tomllib.loads((files("tightrope") / "targets" / f"{name}.toml").read_text(encoding="utf-8"))
-    return Target(name=name, **{key: tuple(value) if isinstance(value, list) else value for key, value in fields.items()})
+    return Target(
+        name=name, **{key: tuple(value) if isinstance(value, list) else value for key, value in fields.items()}
+    )

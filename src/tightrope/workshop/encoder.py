@@ -70,7 +70,9 @@ def pick(layout: Layout, tensors: Mapping[str, Weight], task: Task, prefix: str)
     for name, shape in _expected(layout, task):
         tensor = tensors.get(f"{prefix}{name}", tensors.get(name))
         if tensor is None:
-            raise SourceError(f"The checkpoint has no weight {name!r}.", hint="Give the folder of a complete model of this family.")
+            raise SourceError(
+                f"The checkpoint has no weight {name!r}.", hint="Give the folder of a complete model of this family."
+            )
         if any(want is not None and have != want for have, want in zip(tensor.shape, shape, strict=False)) or len(
             tensor.shape
         ) != len(shape):
@@ -153,7 +155,10 @@ class _Lowering:
         self.pairs = network.task.name == "scoring" and layout.type_table is not None
 
     def run(self) -> Graph:
-        ids, mask = Port("input_ids", "int64", ("batch", "length")), Port("attention_mask", "int64", ("batch", "length"))
+        ids, mask = (
+            Port("input_ids", "int64", ("batch", "length")),
+            Port("attention_mask", "int64", ("batch", "length")),
+        )
         inputs = [ids, mask] + ([Port("token_type_ids", "int64", ("batch", "length"))] if self.pairs else [])
         hidden, additive = self._embeddings(), self._mask()
         for index in range(self.layout.layers):
@@ -183,9 +188,7 @@ class _Lowering:
         first = build.constant([layout.first_position], "first_position")
         end = build.node("Add", [shape, first], "end_position")
         axis = build.constant([0], "axis_0")
-        positions = build.node(
-            "Slice", [self._position_table(), first, end, axis], "embeddings.positions"
-        )
+        positions = build.node("Slice", [self._position_table(), first, end, axis], "embeddings.positions")
         total = build.node("Add", [words, positions], "embeddings.sum")
         if self.pairs:
             assert layout.type_table is not None
@@ -268,13 +271,19 @@ class _Lowering:
     def _pool(self, hidden: str, pooling: str) -> str:
         build = self.build
         if pooling == "cls":
-            return build.node("Gather", [hidden, build.constant(np.array(0, np.int64), "first_token_index")], "pooled", axis=1)
+            return build.node(
+                "Gather", [hidden, build.constant(np.array(0, np.int64), "first_token_index")], "pooled", axis=1
+            )
         axis = build.constant([1], "axis_1")
         mask = build.node("Unsqueeze", ["mask.float", build.constant([2], "axis_2")], "mask.tokens")
         if pooling == "max":
             away = build.node("Unsqueeze", ["mask.additive_2d", build.constant([2], "axis_2")], "mask.away")
-            return build.node("ReduceMax", [build.node("Add", [hidden, away], "tokens.kept"), axis], "pooled", keepdims=0)
-        total = build.node("ReduceSum", [build.node("Mul", [hidden, mask], "tokens.kept"), axis], "pooled.sum", keepdims=0)
+            return build.node(
+                "ReduceMax", [build.node("Add", [hidden, away], "tokens.kept"), axis], "pooled", keepdims=0
+            )
+        total = build.node(
+            "ReduceSum", [build.node("Mul", [hidden, mask], "tokens.kept"), axis], "pooled.sum", keepdims=0
+        )
         count = build.node("ReduceSum", ["mask.float", axis], "tokens.count", keepdims=1)
         if pooling == "mean_sqrt_len":
             count = build.node("Sqrt", [count], "tokens.count_root")

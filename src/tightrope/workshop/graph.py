@@ -151,7 +151,9 @@ class Builder:
 
     def proto(self, name: str, inputs: tuple[Port, ...], outputs: tuple[Port, ...]) -> onnx.ModelProto:
         """The finished structure, without initialisers."""
-        graph = helper.make_graph(self.nodes, name, [value_info(port) for port in inputs], [value_info(p) for p in outputs])
+        graph = helper.make_graph(
+            self.nodes, name, [value_info(port) for port in inputs], [value_info(p) for p in outputs]
+        )
         return helper.make_model(
             graph, opset_imports=[helper.make_opsetid("", OPSET)], ir_version=IR_VERSION, producer_name="tightrope"
         )

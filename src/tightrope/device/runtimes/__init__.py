@@ -1,0 +1,1 @@
+"""Artefact → session, one file an engine, named as its converter in the workshop."""

@@ -1,0 +1,1 @@
+"""The world → arrays. Text so far."""

@@ -1,0 +1,111 @@
+"""The seam on the device: an opened artefact, which maps named arrays to named arrays.
+
+A runtime is a module in `runtimes/` that offers `open_artefact`, `version` and `executed`.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from tightrope.ports import Port
+
+Array = NDArray[Any]
+
+
+@dataclass(frozen=True, slots=True)
+class Ragged:
+    """Rows of unequal length without padding: `values` [total], `offsets` int64 [rows + 1]."""
+
+    values: NDArray[np.int64]
+    offsets: NDArray[np.int64]
+
+    @staticmethod
+    def of(rows: "list[list[int]]") -> "Ragged":
+        """Pack rows one after another."""
+        offsets = np.zeros(len(rows) + 1, np.int64)
+        np.cumsum([len(row) for row in rows], out=offsets[1:])
+        return Ragged(np.fromiter((value for row in rows for value in row), np.int64, int(offsets[-1])), offsets)
+
+    @property
+    def lengths(self) -> NDArray[np.int64]:
+        """The length of each row."""
+        return np.diff(self.offsets)
+
+    def take(self, rows: NDArray[np.int64]) -> "Ragged":
+        """The chosen rows in the chosen order."""
+        parts = [self.values[self.offsets[row] : self.offsets[row + 1]] for row in rows]
+        offsets = np.zeros(len(parts) + 1, np.int64)
+        np.cumsum([len(part) for part in parts], out=offsets[1:])
+        return Ragged(np.concatenate(parts) if parts else self.values[:0], offsets)
+
+    def padded(self, *, multiple: int = 1) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+        """Values and mask, both int64 [rows, longest], padded with zeros at the end; the longest rounded up."""
+        lengths = self.lengths
+        width = -(-int(lengths.max(initial=1)) // multiple) * multiple
+        mask = (np.arange(width) < lengths[:, None]).astype(np.int64)
+        values = np.zeros(mask.shape, np.int64)
+        values[mask.astype(bool)] = self.values
+        return values, mask
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Capabilities:
+    """What a session can take: `ragged` feeds without padding, any shape or fixed ones."""
+
+    ragged: bool = False
+    dynamic_shapes: bool = True
+
+
+class Session(Protocol):
+    """An opened artefact. Not safe for use from several threads at once unless its runtime says so."""
+
+    @property
+    def inputs(self) -> tuple[Port, ...]: ...
+    @property
+    def outputs(self) -> tuple[Port, ...]: ...
+    @property
+    def capabilities(self) -> Capabilities: ...
+
+    def run(self, feeds: Mapping[str, Array]) -> dict[str, Array]:
+        """All outputs for the feeds. Raises `EngineError` if the engine fails."""
+        ...
+
+    def close(self) -> None:
+        """Give back what the engine holds; the session is of no use afterwards."""
+        ...
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Executed:
+    """How an engine really runs a model: the share of multiply-adds by the precision they are executed in.
+
+    `by_layer` maps a layer to its precision as the engine names it; `share` maps `int8`, `bf16`, `fp32` … to the
+    fraction of multiply-adds. `None` in place of this value means that the engine cannot tell.
+    """
+
+    share: Mapping[str, float]
+    by_layer: Mapping[str, str]
+    source: str
+    """Where this is known from: the engine's profile, its compiled graph …"""
+
+
+class Runtime(Protocol):
+    """What a file in `runtimes/` offers."""
+
+    def open_artefact(self, files: Mapping[str, Path], settings: Mapping[str, Any], *, threads: int) -> Session:
+        """Open the files of an artefact, by role. Raises `EngineError` if the engine refuses them."""
+        ...
+
+    def version(self) -> str:
+        """The engine's version."""
+        ...
+
+    def executed(
+        self, files: Mapping[str, Path], settings: Mapping[str, Any], feeds: Mapping[str, Array]
+    ) -> Executed | None:
+        """What really runs in which precision for these feeds, or `None` if the engine cannot tell."""
+        ...

@@ -1,0 +1,62 @@
+"""What a converter hands back: the artefact's files as bytes, and what they are."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, Protocol, cast
+
+from tightrope import plugins
+from tightrope.bundle import Requirements
+from tightrope.ports import Port
+from tightrope.workshop.model import Model
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Converted:
+    """One engine's form of a model. `files` maps a role (`model`, `weights`) to its suffix and bytes.
+
+    `floats`: linear layers that were annotated for integers but run in float on this engine, with the reason.
+    """
+
+    engine: str
+    engine_version: str
+    precision: str
+    files: Mapping[str, tuple[str, bytes]]
+    inputs: tuple[Port, ...]
+    outputs: tuple[Port, ...]
+    settings: Mapping[str, Any] = field(default_factory=dict)
+    requires: Requirements = Requirements()
+    floats: Mapping[str, str] = field(default_factory=dict)
+
+
+class Converter(Protocol):
+    """What a file in `convert/` offers."""
+
+    def convert(self, model: Model) -> Converted:
+        """Raises `UnsupportedError` with the layer's name for what the engine cannot express."""
+        ...
+
+
+def convert(model: Model, engine: str) -> Converted:
+    """A model in one engine's form. Raises `UnknownNameError` or `MissingExtraError` if there is no such engine here."""
+    return cast(Converter, plugins.load("converters", engine)).convert(model)
+
+
+def precision(model: Model) -> str:
+    """The precision of most multiply-adds: `fp32`, `fp16`, `int8`, `int4` …, with `w` in front if activations are float."""
+    from collections import Counter
+
+    import numpy as np
+
+    from tightrope.workshop.numerics.quantized import Quantized
+
+    names: Counter[str] = Counter()
+    for linear in model.linears():
+        weight = model.weights[linear.weight]
+        work = int(np.prod(weight.shape))
+        if isinstance(weight, Quantized):
+            scheme = model.schemes.get(linear.weight)
+            prefix = "" if scheme is not None and scheme.bits is not None else "w"
+            names[f"{prefix}int{weight.bits}"] += work
+        else:
+            names[{"float32": "fp32", "float16": "fp16", "bfloat16": "bf16"}[weight.dtype.name]] += work
+    return names.most_common(1)[0][0] if names else "fp32"

@@ -1,0 +1,1 @@
+"""Fewer parts: what can be cut away whole."""
