@@ -11,7 +11,7 @@ Importing this package loads the standard library only; each verb fetches its ro
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from tightrope.device.model import open_bundle as open  # noqa: A004
+    from tightrope.device.model import open_bundle as open
     from tightrope.workshop.compress import compress_to_bundle as compress
     from tightrope.workshop.search.fit import fit
 

@@ -6,11 +6,11 @@ Written as people say it, limits joined by commas:
 
 | word | meaning | base unit |
 |---|---|---|
-| `latency` | wall time of one 32-token text on one thread, p50; `latency[128].p95` asks for another length or percentile | s |
-| `speedup` | against the fp32 original on its fastest engine here, same text, interleaved; `speedup[128]` for another length | ratio |
+| `latency` | p50 wall time of one 32-token text on one thread; or `latency[128].p95`, another length and percentile | s |
+| `speedup` | against the fp32 original on its fastest engine here, same text, interleaved; `speedup[128]` too | ratio |
 | `memory` | peak resident size of a fresh process that opens the bundle and embeds the texts | bytes |
 | `size` | the bundle on disk, tokenizer included | bytes |
-| `loss` | relative to the fp32 score on the labelled task; without labels 1 − Spearman of all pairwise similarities | fraction |
+| `loss` | relative to the fp32 score on the task; without labels 1 − Spearman of all pairwise similarities | fraction |
 | `throughput` | texts per second on mixed lengths | 1/s |
 | `cold_start` | from process start to the first answer | s |
 | `energy` | energy of one text | J |
@@ -180,7 +180,7 @@ def _parse_limit(text: str) -> Limit:
     if match is None:
         raise BudgetError(
             f"{text!r} is not a limit.",
-            hint="A limit looks like latency<=20ms, speedup>=1.8x or latency[128].p95<=20ms.",
+            hint="A limit looks like latency<=20ms, speedup>=1.8x or size<=30MB.",
         )
     name, tokens, percentile, relation, quantity = match.groups()
     if name not in _DIMENSIONS:
@@ -194,7 +194,7 @@ def _parse_limit(text: str) -> Limit:
     except ValueError as error:
         raise BudgetError(
             f"The limit of {name} cannot be read: {error}.",
-            hint="Write a number and a unit, as in 20ms, 30MB, 1% or 1.8x.",
+            hint="Write a number and a unit, as in 20ms, 30MB or 1%.",
         ) from error
     if value < 0 or (value == 0 and name != "loss"):
         raise BudgetError(

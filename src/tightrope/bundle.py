@@ -198,9 +198,8 @@ def attach(bundle: Bundle, attachments: Mapping[str, Any]) -> Bundle:
     kept = {item.path: item for item in bundle.attachments}
     try:
         new = _write_attachments(bundle.path, attachments)
-        merged = tuple(
-            (kept | {item.path: item for item in new})[path] for path in sorted(kept | {i.path: i for i in new})
-        )
+        kept |= {item.path: item for item in new}
+        merged = tuple(kept[path] for path in sorted(kept))
         _write_manifest(bundle.path, bundle.content, merged)
     except OSError as error:
         raise cannot_write(bundle.path, error) from error

@@ -36,5 +36,11 @@ def load(name: str) -> Target:
         raise UnknownNameError(f"There is no target {name!r}.", hint=f"Known: {', '.join(names())}.")
     fields = tomllib.loads((files("tightrope") / "targets" / f"{name}.toml").read_text(encoding="utf-8"))
     return Target(
-        name=name, **{key: tuple(value) if isinstance(value, list) else value for key, value in fields.items()}
+        name=name,
+        description=str(fields["description"]),
+        architecture=str(fields["architecture"]),
+        isa=tuple(map(str, fields["isa"])),
+        cores=int(fields["cores"]),
+        memory_bytes=int(fields["memory_bytes"]),
+        engines=tuple(map(str, fields["engines"])),
     )

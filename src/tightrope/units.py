@@ -60,9 +60,7 @@ def show(value: float, dimension: str) -> str:
         "bytes": (("GB", 1e9), ("MB", 1e6), ("kB", 1e3), ("B", 1.0)),
         "joules": (("J", 1.0), ("mJ", 1e-3), ("µJ", 1e-6)),
     }[dimension]
-    for unit, size in scales:
-        if abs(value) >= size:
-            break
+    unit, size = next((item for item in scales if abs(value) >= item[1]), scales[-1])
     return f"{_digits(value / size)} {unit}"
 
 

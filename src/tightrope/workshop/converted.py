@@ -24,7 +24,7 @@ class Converted:
     inputs: tuple[Port, ...]
     outputs: tuple[Port, ...]
     settings: Mapping[str, Any] = field(default_factory=dict)
-    requires: Requirements = Requirements()
+    requires: Requirements = field(default_factory=Requirements)
     floats: Mapping[str, str] = field(default_factory=dict)
 
 
@@ -37,12 +37,12 @@ class Converter(Protocol):
 
 
 def convert(model: Model, engine: str) -> Converted:
-    """A model in one engine's form. Raises `UnknownNameError` or `MissingExtraError` if there is no such engine here."""
+    """A model in one engine's form. Raises `UnknownNameError` or `MissingExtraError` for an engine that is not here."""
     return cast(Converter, plugins.load("converters", engine)).convert(model)
 
 
 def precision(model: Model) -> str:
-    """The precision of most multiply-adds: `fp32`, `fp16`, `int8`, `int4` …, with `w` in front if activations are float."""
+    """The precision of most multiply-adds: `fp32`, `fp16`, `int8` …; `wint8` if only the weights are integers."""
     from collections import Counter
 
     import numpy as np

@@ -97,7 +97,7 @@ def _linears(graph: Graph) -> Iterator[Linear]:
         bias = node.input[2] if node.op_type == "Gemm" and len(node.input) > 2 else None
         following = consumers.get(node.output[0], [])
         if bias is None and len(following) == 1 and following[0].op_type == "Add":
-            other = next((name for name in following[0].input if name != node.output[0]), None)
+            other = next((name for name in following[0].input if name != node.output[0]), "")
             bias = other if other in graph.weights and len(graph.weights[other].shape) == 1 else None
         yield Linear(
             name=node.name or weight,

@@ -8,6 +8,7 @@ import hashlib
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from typing import Any
 
 import numpy as np
 import onnxruntime as ort
@@ -46,7 +47,7 @@ class Observer:
 
     def __init__(self, model: Model, texts: Sequence[str], pairs: Sequence[tuple[str, str]] = ()) -> None:
         self._model = model
-        self._inputs = list(pairs) or list(texts)
+        self._inputs: list[Any] = list(pairs) or list(texts)
         self.texts = tuple(texts)
         """The calibration texts."""
         self.digest = hashlib.sha256("\0".join(map(str, self._inputs)).encode("utf-8", "surrogatepass")).hexdigest()

@@ -129,4 +129,4 @@ def _multiply_adds(details: Mapping[str, Any]) -> float:
     outputs = [next(iter(item.values())) for item in details.get("output_type_shape", ())]
     if not shapes or not outputs or not shapes[0]:
         return 0.0
-    return float(np.prod(outputs[0], dtype=np.float64)) * shapes[0][-1]
+    return float(np.prod(outputs[0], dtype=np.float64)) * float(shapes[0][-1])

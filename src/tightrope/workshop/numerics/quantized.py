@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 Array = NDArray[Any]
 Floats = NDArray[np.float32]
+Codes = NDArray[Any]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -24,9 +25,9 @@ class Quantized:
     `zero_point`: the codes' dtype and the scale's shape, or `None` for zero.
     """
 
-    codes: NDArray[np.int8] | NDArray[np.uint8]
+    codes: Codes
     scale: Floats
-    zero_point: NDArray[np.int8] | NDArray[np.uint8] | None = None
+    zero_point: Codes | None = None
     axis: int = 0
     block: int | None = None
     bits: int = 8
