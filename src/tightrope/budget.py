@@ -6,7 +6,7 @@ Written as people say it, limits joined by commas:
 
 | word | meaning | base unit |
 |---|---|---|
-| `latency` | p50 wall time of one 32-token text on one thread; or `latency[128].p95`, another length and percentile | s |
+| `latency` | p50 wall time of one 32-token text, one thread; or `latency[128].p95`: another length and percentile | s |
 | `speedup` | against the fp32 original on its fastest engine here, same text, interleaved; `speedup[128]` too | ratio |
 | `memory` | peak resident size of a fresh process that opens the bundle and embeds the texts | bytes |
 | `size` | the bundle on disk, tokenizer included | bytes |

@@ -120,8 +120,8 @@ class Bundle:
 
 
 def canonical(data: Any) -> bytes:
-    """JSON with sorted keys, no spaces and no nan: one value, one text."""
-    return json.dumps(data, sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False).encode()
+    """JSON in ASCII with sorted keys, no spaces and no nan: one value, one text."""
+    return json.dumps(data, sort_keys=True, separators=(",", ":"), allow_nan=False).encode()
 
 
 def sha256_of(path: Path) -> str:
@@ -143,11 +143,12 @@ class Writer:
     def __init__(self, path: Path, *, force: bool = False) -> None:
         check_free(path, force=force)
         self.path = path
+        """Where the bundle will lie."""
         self._files: dict[str, File] = {}
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
-            self._aside = Path(tempfile.mkdtemp(prefix=f".{path.name}.", dir=path.parent))
-            (self._aside / "files").mkdir()
+            self.folder = Path(tempfile.mkdtemp(prefix=f".{path.name}.", dir=path.parent))
+            (self.folder / "files").mkdir()
         except OSError as error:
             raise cannot_write(path, error) from error
 
@@ -155,13 +156,13 @@ class Writer:
         return self
 
     def __exit__(self, *_: object) -> None:
-        shutil.rmtree(self._aside, ignore_errors=True)
+        shutil.rmtree(self.folder, ignore_errors=True)
 
     def add(self, data: bytes | Path, suffix: str) -> str:
         """Store bytes, or a copy of a file, under a name made from its content; returns the path inside the bundle."""
         digest = hashlib.sha256(data).hexdigest() if isinstance(data, bytes) else sha256_of(data)
         path = f"files/{digest[:16]}.{suffix}"
-        target = self._aside / path
+        target = self.folder / path
         try:
             if isinstance(data, bytes):
                 target.write_bytes(data)
@@ -175,7 +176,7 @@ class Writer:
 
     def file(self, path: str) -> Path:
         """Where a file that was added lies while the bundle is being made."""
-        return self._aside / path
+        return self.folder / path
 
     @property
     def files(self) -> tuple[File, ...]:
@@ -185,9 +186,9 @@ class Writer:
     def seal(self, content: Content, attachments: Mapping[str, Any] | None = None) -> Bundle:
         """Write the manifest, make all of it durable, and move it into place. Attachments are JSON values."""
         try:
-            attached = _write_attachments(self._aside, attachments or {})
-            _write_manifest(self._aside, content, attached)
-            _replace_folder(self._aside, self.path)
+            attached = _write_attachments(self.folder, attachments or {})
+            _write_manifest(self.folder, content, attached)
+            _replace_folder(self.folder, self.path)
         except OSError as error:
             raise cannot_write(self.path, error) from error
         return Bundle(path=self.path, content=content, digest=content.digest, attachments=attached)

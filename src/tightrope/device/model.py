@@ -107,14 +107,14 @@ class Scorer(_Opened):
 
 
 def open_bundle(
-    path: Path | str, *, threads: int = 1, engine: str | None = None, verify: bool = True
+    path: Path | str | Bundle, *, threads: int = 1, engine: str | None = None, verify: bool = True
 ) -> Embedder | Scorer:
-    """Open a bundle for use. Its digests are verified first.
+    """Open a bundle for use: a folder, whose digests are verified first, or a `Bundle` that was read already.
 
     `engine` picks one of the bundle's artefacts; otherwise the first that this machine can run is taken. Raises
     `BundleError` for a broken bundle or one with nothing for this machine, `MissingExtraError` if an engine is missing.
     """
-    source = bundle.read(path, verify=verify)
+    source = path if isinstance(path, Bundle) else bundle.read(path, verify=verify)
     artefact, session = _open_first(source, engine, threads)
     kind = Scorer if source.content.task["name"] == "scoring" else Embedder
     return kind(source, session, artefact)

@@ -1,0 +1,89 @@
+"""Proof: does a bundle answer here as it did where it was made, and as the original did?
+
+A bundle records texts with its own answers and those of the fp32 original. Another processor or another version of
+the engine may round differently; more than the recorded tolerance is a fault.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from tightrope.bundle import Bundle
+from tightrope.device.model import Embedder, Floats, Scorer, open_bundle
+from tightrope.errors import BundleError
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Agreement:
+    """Answers compared over `n` texts: the least and mean cosine of vectors, the largest difference of any number."""
+
+    n: int
+    cosine_min: float
+    cosine_mean: float
+    largest_difference: float
+
+    @staticmethod
+    def of(answers: Floats, expected: Floats) -> "Agreement":
+        """Compare rows [n, width] with rows of the same shape."""
+        norms = np.linalg.norm(answers, axis=1) * np.linalg.norm(expected, axis=1)
+        cosines = (answers * expected).sum(1) / np.maximum(norms, 1e-12)
+        return Agreement(
+            n=len(answers),
+            cosine_min=float(cosines.min()),
+            cosine_mean=float(cosines.mean()),
+            largest_difference=float(np.abs(answers - expected).max()),
+        )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Proof:
+    """What `prove` found. `holds`: the answers are within the recorded tolerance of those recorded."""
+
+    engine: str
+    holds: bool
+    expected: Agreement
+    original: Agreement | None
+
+
+def prove(source: Bundle, *, threads: int = 1, engine: str | None = None) -> Proof:
+    """Open the bundle and answer its own texts. Raises `BundleError` if it holds no proof or cannot run here."""
+    inputs = source.content.vectors.get("inputs")
+    expected = recorded(source, "expected")
+    if not inputs or expected is None or len(expected) != len(inputs):
+        raise BundleError(f"{source.path} holds no texts with expected answers.", hint="Make the bundle anew.")
+    with open_bundle(source, threads=threads, engine=engine) as opened:
+        found = answers(opened, inputs)
+        name = opened.engine
+    agreement = Agreement.of(found, expected)
+    tolerance = float(source.content.vectors["tolerance"])
+    scores = source.content.task["name"] == "scoring"
+    holds = agreement.largest_difference <= tolerance if scores else agreement.cosine_min >= tolerance
+    original = recorded(source, "original")
+    return Proof(
+        engine=name,
+        holds=bool(holds and np.isfinite(found).all()),
+        expected=agreement,
+        original=None if original is None else Agreement.of(found, original),
+    )
+
+
+def answers(opened: Embedder | Scorer, inputs: Sequence[Any]) -> Floats:
+    """What an opened bundle says to texts or pairs, one at a time, so that no batch has a say: float32 [n, width]."""
+    if isinstance(opened, Scorer):
+        return np.concatenate([opened.score([tuple(pair)]).reshape(1, -1) for pair in inputs])
+    return np.concatenate([opened.embed([text]) for text in inputs])
+
+
+def recorded(source: Bundle, name: str) -> Floats | None:
+    """The recorded answers `expected` or `original`, float32 [n, width], or `None` if there are none."""
+    path = source.content.vectors.get(name)
+    if path is None:
+        return None
+    try:
+        return np.asarray(np.load(source.file(path), allow_pickle=False), np.float32)
+    except (ValueError, OSError, EOFError) as error:
+        raise BundleError(
+            f"{path} in {source.path} holds no array: {error}.", hint="Fetch the bundle again."
+        ) from error
