@@ -15,13 +15,11 @@ import numpy as np
 
 from tightrope.errors import SourceError, UnsupportedError
 from tightrope.ports import Port
+from tightrope.workshop import pooling
 from tightrope.workshop.graph import Builder, Graph, is_float
 from tightrope.workshop.model import Linear, Table, Task
 from tightrope.workshop.network import Network
 from tightrope.workshop.numerics.quantized import Quantized, Scheme, Weight, values
-
-MASKED = -1e4
-"""Added to the score of a masked token: exp underflows to zero, and fp16 can still hold it."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -152,7 +150,8 @@ class _Lowering:
     def __init__(self, network: Network, layout: Layout) -> None:
         self.network, self.layout, self.build = network, layout, Builder()
         self.schemes: dict[str, Scheme] = {}
-        self.pairs = network.task.name == "scoring" and layout.type_table is not None
+        types = 0 if layout.type_table is None else network.weights[layout.type_table].shape[0]
+        self.pairs = network.task.name == "scoring" and types > 1  # RoBERTa has one type: nothing to tell apart
 
     def run(self) -> Graph:
         ids, mask = (
@@ -212,11 +211,9 @@ class _Lowering:
         return self._stored(self.build.weight(layout.position_table, total), total)
 
     def _mask(self) -> str:
-        build = self.build
-        mask = build.node("Cast", ["attention_mask"], "mask.float", to=1)
-        inverse = build.node("Sub", [build.constant(1.0, "one"), mask], "mask.inverse")
-        additive = build.node("Mul", [inverse, build.constant(MASKED, "masked")], "mask.additive_2d")
-        return build.node("Unsqueeze", [additive, build.constant([1, 2], "axes_1_2")], "mask.additive")
+        pooling.masks(self.build)
+        axes = self.build.constant([1, 2], "axes_1_2")
+        return self.build.node("Unsqueeze", [pooling.ADDITIVE_MASK, axes], "mask.additive")
 
     def _layer(self, index: int, hidden: str, mask: str) -> str:
         layout, build = self.layout, self.build
@@ -244,7 +241,9 @@ class _Lowering:
         context = build.node("Reshape", [context, join], part("context"))
         output = self._linear(context, part(layout.attention_output))
         hidden = self._norm(build.node("Add", [output, hidden], part("attention.sum")), part(layout.attention_norm))
-        inner = self._activation(self._linear(hidden, part(layout.up)), part("activation"), layout.activation)
+        inner = pooling.activation(
+            self.build, self._linear(hidden, part(layout.up)), part("activation"), layout.activation
+        )
         output = self._linear(inner, part(layout.down))
         return self._norm(build.node("Add", [output, hidden], part("output.sum")), part(layout.output_norm))
 
@@ -252,42 +251,16 @@ class _Lowering:
         first = self.build.constant(np.array(0, np.int64), "first_token_index")
         current = self.build.node("Gather", [hidden, first], "first_token", axis=1)
         for name, activation in self.layout.head:
-            current = self._activation(self._linear(current, name), f"{name}.{activation}", activation)
-        return self._activation(current, "scores.activated", self.network.task.activation)
+            current = pooling.activation(self.build, self._linear(current, name), f"{name}.{activation}", activation)
+        return pooling.activation(self.build, current, "scores.activated", self.network.task.activation)
 
     def _embedding(self, hidden: str) -> str:
-        task, build = self.network.task, self.build
-        pooled = self._pool(hidden, task.pooling)
+        task = self.network.task
+        pooled = pooling.pool(self.build, hidden, task.pooling)
         for index, activation in enumerate(task.dense):
             linear = self._linear(pooled, f"dense.{index}")
-            pooled = self._activation(linear, f"dense.{index}.{activation}", activation)
-        if not task.normalize:
-            return pooled
-        squares = build.node("ReduceSumSquare", [pooled, build.constant([1], "axis_1")], "norm.squares", keepdims=1)
-        length = build.node("Sqrt", [squares], "norm.length")
-        length = build.node("Max", [length, build.constant(1e-12, "norm.least")], "norm.nonzero")
-        return build.node("Div", [pooled, length], "normalized")
-
-    def _pool(self, hidden: str, pooling: str) -> str:
-        build = self.build
-        if pooling == "cls":
-            return build.node(
-                "Gather", [hidden, build.constant(np.array(0, np.int64), "first_token_index")], "pooled", axis=1
-            )
-        axis = build.constant([1], "axis_1")
-        mask = build.node("Unsqueeze", ["mask.float", build.constant([2], "axis_2")], "mask.tokens")
-        if pooling == "max":
-            away = build.node("Unsqueeze", ["mask.additive_2d", build.constant([2], "axis_2")], "mask.away")
-            return build.node(
-                "ReduceMax", [build.node("Add", [hidden, away], "tokens.kept"), axis], "pooled", keepdims=0
-            )
-        total = build.node(
-            "ReduceSum", [build.node("Mul", [hidden, mask], "tokens.kept"), axis], "pooled.sum", keepdims=0
-        )
-        count = build.node("ReduceSum", ["mask.float", axis], "tokens.count", keepdims=1)
-        if pooling == "mean_sqrt_len":
-            count = build.node("Sqrt", [count], "tokens.count_root")
-        return build.node("Div", [total, count], "pooled")
+            pooled = pooling.activation(self.build, linear, f"dense.{index}.{activation}", activation)
+        return pooling.normalize(self.build, pooled) if task.normalize else pooled
 
     # Elements ----------------------------------------------------------------------------------------
 
@@ -313,20 +286,6 @@ class _Lowering:
     def _norm(self, source: str, name: str) -> str:
         scale, bias = self._weight(f"{name}.weight"), self._weight(f"{name}.bias")
         return self.build.node("LayerNormalization", [source, scale, bias], name, axis=-1, epsilon=self.layout.epsilon)
-
-    def _activation(self, source: str, name: str, kind: str) -> str:
-        if kind == "identity":
-            return source
-        if kind == "gelu":
-            return self.build.node("Gelu", [source], name)
-        if kind in ("gelu_new", "gelu_pytorch_tanh"):
-            return self.build.node("Gelu", [source], name, approximate="tanh")
-        operator = {"relu": "Relu", "tanh": "Tanh", "sigmoid": "Sigmoid"}.get(kind)
-        if operator is None:
-            raise UnsupportedError(
-                f"The activation {kind!r} is not known.", hint="Known: gelu, gelu_new, relu, tanh, sigmoid, identity."
-            )
-        return self.build.node(operator, [source], name)
 
 
 def setting(config: Mapping[str, Any], name: str, kind: type, default: Any = None) -> Any:
