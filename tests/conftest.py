@@ -1,15 +1,18 @@
 """What tests share: what they need and may lack, and the real model."""
 
 import importlib.util
+import json
 import os
 import shutil
 from pathlib import Path
 from typing import NoReturn
 
+import numpy as np
 import pytest
 
 from tightrope.errors import SourceError
 from tightrope.workshop.load import load
+from tightrope.workshop.model import Task, TextSenses
 from tightrope.workshop.network import Network
 
 INSTALL = {
@@ -39,7 +42,9 @@ def need(*modules: str) -> None:
 @pytest.fixture(scope="session")
 def chromium() -> str:
     """The path of a Chromium."""
-    found = next((path for name in ("chromium", "chromium-browser", "google-chrome") if (path := shutil.which(name))), None)
+    found = next(
+        (path for name in ("chromium", "chromium-browser", "google-chrome") if (path := shutil.which(name))), None
+    )
     return found or lacking("browser")
 
 
@@ -59,3 +64,53 @@ def minilm() -> Network:
         lacking("index")
     assert isinstance(model, Network)
     return model
+
+
+def wordpiece(words: tuple[str, ...] = ("the", "cat", "sat")) -> bytes:
+    """A real WordPiece tokenizer.json that spells whatever is not one of the words: 57 pieces and the words."""
+    from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, processors
+
+    letters = [chr(code) for code in range(ord("a"), ord("z") + 1)]
+    pieces = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", *letters, *(f"##{letter}" for letter in letters), *words]
+    engine = Tokenizer(models.WordPiece({piece: index for index, piece in enumerate(pieces)}, unk_token="[UNK]"))
+    engine.normalizer = normalizers.BertNormalizer()
+    engine.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
+    engine.post_processor = processors.BertProcessing(sep=("[SEP]", 3), cls=("[CLS]", 2))
+    return json.dumps(json.loads(engine.to_str())).encode()
+
+
+@pytest.fixture(scope="session")
+def tiny_bert() -> Network:
+    """A random BERT of 2 layers, 32 wide, 4 heads, 60 word pieces, with a few large features as real ones have."""
+    config = {
+        "model_type": "bert",
+        "num_hidden_layers": 2,
+        "num_attention_heads": 4,
+        "hidden_size": 32,
+        "intermediate_size": 64,
+        "layer_norm_eps": 1e-12,
+        "hidden_act": "gelu",
+        "vocab_size": 60,
+        "max_position_embeddings": 64,
+    }
+    random = np.random.default_rng(7)
+    names = {"embeddings.word_embeddings.weight": (60, 32), "embeddings.position_embeddings.weight": (64, 32)}
+    names |= {"embeddings.token_type_embeddings.weight": (2, 32)}
+    for layer in ("encoder.layer.0", "encoder.layer.1"):
+        inner = {f"{layer}.attention.self.{part}.weight": (32, 32) for part in ("query", "key", "value")}
+        inner |= {f"{layer}.attention.output.dense.weight": (32, 32)}
+        inner |= {f"{layer}.intermediate.dense.weight": (64, 32), f"{layer}.output.dense.weight": (32, 64)}
+        names |= inner | {name.replace(".weight", ".bias"): shape[:1] for name, shape in inner.items()}
+    weights = {name: random.normal(0, 0.2, shape).astype(np.float32) for name, shape in names.items()}
+    for norm in [
+        "embeddings",
+        *(f"encoder.layer.{i}.{part}" for i in (0, 1) for part in ("attention.output", "output")),
+    ]:
+        gain = random.uniform(0.5, 1.5, 32).astype(np.float32)
+        gain[3] = 8.0
+        bias = random.normal(0, 0.3, 32).astype(np.float32)
+        weights |= {f"{norm}.LayerNorm.weight": gain, f"{norm}.LayerNorm.bias": bias}
+    senses, task = TextSenses(tokenizer=wordpiece(), max_length=64), Task(name="embedding", width=32)
+    return Network(
+        family="bert", config=config, weights=weights, senses=senses, task=task, origin="0" * 64, digest="0" * 64
+    )

@@ -1,0 +1,68 @@
+"""Rounding a weight to the nearest values of an integer grid, by row or by block of a row."""
+
+import numpy as np
+
+from tightrope.errors import UnsupportedError
+from tightrope.workshop.numerics.quantized import Codes, Floats, Quantized
+
+
+def round_to_nearest(weight: Floats, *, bits: int, block: int | None, symmetric: bool) -> Quantized:
+    """A weight [out, in] as the nearest codes of the grid that just covers each row, or each `block` of a row.
+
+    Symmetric: int8 codes in ±(2^(bits-1) - 1) and no zero point. Asymmetric: uint8 codes from zero up, and a zero
+    point, so that 0.0 itself is always exact. Where `block` does not divide `in`, a row's last block is short.
+
+    Raises `UnsupportedError` for a weight that is not finite.
+    """
+    low, high = limits(weight, block)
+    scale, zero = grid(low, high, bits=bits, symmetric=symmetric)
+    wide_zero = None if zero is None else spread(zero, weight.shape[1], block)
+    codes = encode(weight, spread(scale, weight.shape[1], block), wide_zero, bits=bits)
+    return pack(codes, scale, zero, bits=bits, block=block)
+
+
+def limits(weight: Floats, block: int | None) -> tuple[Floats, Floats]:
+    """The least and greatest value of each row [out, 1], or of each block [out, ceil(in / block)]."""
+    if not np.isfinite(weight).all():
+        raise UnsupportedError("A weight holds values that are not finite.", hint="Give a model that is whole.")
+    starts = np.arange(0, weight.shape[1], block or weight.shape[1])
+    return np.minimum.reduceat(weight, starts, axis=1), np.maximum.reduceat(weight, starts, axis=1)
+
+
+def grid(low: Floats, high: Floats, *, bits: int, symmetric: bool) -> tuple[Floats, Floats | None]:
+    """Scale and zero point (a whole number, as float32; `None` for symmetric) of grids from `low` to `high` and 0.
+
+    A range with nothing in it gets the scale 1, so that no engine divides by zero.
+    """
+    low, high = np.minimum(low, 0), np.maximum(high, 0)
+    if symmetric:
+        scale = np.maximum(-low, high) / np.float32(2 ** (bits - 1) - 1)
+        return np.where(scale > 0, scale, np.float32(1)), None
+    scale = (high / np.float32(2**bits - 1)) - (low / np.float32(2**bits - 1))  # the difference itself may overflow
+    scale = np.where(scale > 0, scale, np.float32(1))
+    return scale, np.clip(np.rint(-low / scale), 0, 2**bits - 1).astype(np.float32)
+
+
+def encode(weight: Floats, scale: Floats, zero: Floats | None, *, bits: int) -> Codes:
+    """The nearest codes; `scale` and `zero` broadcast against the weight. int8 without a zero point, else uint8."""
+    steps: Floats = np.rint(weight / scale)
+    if zero is None:
+        most = 2 ** (bits - 1) - 1
+        signed: Codes = np.clip(steps, -most, most).astype(np.int8)
+        return signed
+    codes: Codes = np.clip(steps + zero, 0, 2**bits - 1).astype(np.uint8)
+    return codes
+
+
+def spread(parameter: Floats, length: int, block: int | None) -> Floats:
+    """A parameter of each block repeated for each of the `length` columns; by row, it broadcasts as it is."""
+    return parameter if block is None else np.repeat(parameter, block, axis=1)[:, :length]
+
+
+def pack(codes: Codes, scale: Floats, zero: Floats | None, *, bits: int, block: int | None) -> Quantized:
+    """Codes [out, in] with the parameters of `grid` as a value: along axis 0 by row, along axis 1 by block."""
+    zero_point = None if zero is None else zero.astype(np.uint8)
+    if block is None:
+        flat = None if zero_point is None else zero_point[:, 0]
+        return Quantized(codes=codes, scale=scale[:, 0], zero_point=flat, axis=0, bits=bits)
+    return Quantized(codes=codes, scale=scale, zero_point=zero_point, axis=1, block=block, bits=bits)
