@@ -168,7 +168,7 @@ class Writer:
                 target.write_bytes(data)
             else:
                 shutil.copyfile(data, target)
-            _sync(target)
+            sync(target)
         except OSError as error:
             raise cannot_write(self.path, error) from error
         self._files[path] = File(path=path, size=target.stat().st_size, sha256=digest)
@@ -188,7 +188,7 @@ class Writer:
         try:
             attached = _write_attachments(self.folder, attachments or {})
             _write_manifest(self.folder, content, attached)
-            _replace_folder(self.folder, self.path)
+            replace_folder(self.folder, self.path)
         except OSError as error:
             raise cannot_write(self.path, error) from error
         return Bundle(path=self.path, content=content, digest=content.digest, attachments=attached)
@@ -212,11 +212,21 @@ def check_free(path: Path, *, force: bool) -> None:
     if not path.exists() and not path.is_symlink():
         return
     if not force:
-        raise OutputError(f"{path} exists already.", hint="Choose another --out, or replace it with --force.")
+        raise exists(path)
     if not (path / MANIFEST).is_file() or path.is_symlink():
         raise OutputError(
             f"{path} exists and is not a bundle.", hint="Choose another --out; --force replaces bundles only."
         )
+
+
+def exists(path: Path) -> OutputError:
+    """The error for a path that is taken."""
+    return OutputError(f"{path} exists already.", hint="Choose another --out, or replace it with --force.")
+
+
+def is_place(path: str) -> bool:
+    """Whether a bundle may hold a file at this path."""
+    return path == MANIFEST or bool(_FILE.fullmatch(path) or _ATTACHMENT.fullmatch(path))
 
 
 def cannot_write(path: Path, error: OSError) -> OutputError:
@@ -238,7 +248,7 @@ def write_atomic(path: Path, data: bytes) -> None:
     except BaseException:
         Path(name).unlink(missing_ok=True)
         raise
-    _sync(path.parent)
+    sync(path.parent)
 
 
 def _write_attachments(folder: Path, attachments: Mapping[str, Any]) -> tuple[File, ...]:
@@ -264,7 +274,7 @@ def _write_manifest(folder: Path, content: Content, attachments: tuple[File, ...
     write_atomic(folder / MANIFEST, canonical(manifest))
 
 
-def _replace_folder(aside: Path, path: Path) -> None:
+def replace_folder(aside: Path, path: Path) -> None:
     """Put a finished folder in place of an older one; if that fails half-way the older one is put back."""
     aside.chmod(0o755)
     if path.exists():
@@ -278,10 +288,11 @@ def _replace_folder(aside: Path, path: Path) -> None:
         shutil.rmtree(old, ignore_errors=True)
     else:
         aside.replace(path)
-    _sync(path.parent)
+    sync(path.parent)
 
 
-def _sync(path: Path) -> None:
+def sync(path: Path) -> None:
+    """Make a file or folder durable."""
     handle = os.open(path, os.O_RDONLY)
     try:
         os.fsync(handle)

@@ -50,8 +50,12 @@ class Recipe:
     engine: str
 
     def __str__(self) -> str:
-        body = " + ".join(map(str, self.steps)) or "original"
-        return f"{body} -> {self.engine}"
+        return f"{self.body} -> {self.engine}"
+
+    @property
+    def body(self) -> str:
+        """The steps as written, without the engine."""
+        return " + ".join(map(str, self.steps)) or "original"
 
     @property
     def digest(self) -> str:

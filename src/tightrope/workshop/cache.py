@@ -1,0 +1,95 @@
+"""The cache: finished steps of earlier runs, found by the digest of what went into them.
+
+A folder for each entry, `<kind>/<key>`; an entry is complete or absent. `tightrope cache` shows and prunes it.
+"""
+
+import hashlib
+import json
+import os
+import shutil
+import tempfile
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from tightrope import bundle
+
+
+def folder() -> Path:
+    """Where fetched models and finished steps are kept: `$TIGHTROPE_CACHE`, or the user's cache folder."""
+    root = os.environ.get("TIGHTROPE_CACHE")
+    return Path(root) if root else Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "tightrope"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Entry:
+    """One entry: its kind, its folder, its size, and when it was last used (seconds since the epoch)."""
+
+    kind: str
+    path: Path
+    size_bytes: int
+    used_at: float
+
+
+def key(*parts: object) -> str:
+    """The digest of everything that an entry depends on."""
+    return hashlib.sha256("\n".join(map(str, parts)).encode("utf-8", "surrogatepass")).hexdigest()[:32]
+
+
+def load_json(kind: str, name: str) -> Any:
+    """A stored JSON value, or `None` if there is none that can be read."""
+    path = folder() / kind / f"{name}.json"
+    try:
+        value = json.loads(path.read_bytes())
+        os.utime(path)
+    except (OSError, ValueError):
+        return None
+    return value
+
+
+def store_json(kind: str, name: str, value: Any) -> None:
+    """Keep a JSON value. A cache that cannot be written is not an error: the step is done again next time."""
+    path = folder() / kind / f"{name}.json"
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        bundle.write_atomic(path, bundle.canonical(value))
+    except OSError:
+        return
+
+
+def scratch(kind: str, name: str) -> Path:
+    """The path for an entry that is a folder; its parent exists. Falls back to a temporary folder if it must."""
+    path = folder() / kind / name
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+    except OSError:
+        return Path(tempfile.mkdtemp(prefix="tightrope-")) / name
+    return path
+
+
+def entries() -> Iterator[Entry]:
+    """Everything in the cache, the longest unused first."""
+    root = folder()
+    found = []
+    for kind in sorted(item for item in root.iterdir() if item.is_dir()) if root.is_dir() else ():
+        for path in kind.iterdir():
+            files = [path] if path.is_file() else [item for item in path.rglob("*") if item.is_file()]
+            size = sum(item.stat().st_size for item in files)
+            found.append(Entry(kind=kind.name, path=path, size_bytes=size, used_at=path.stat().st_mtime))
+    return iter(sorted(found, key=lambda entry: entry.used_at))
+
+
+def prune(keep_bytes: int) -> int:
+    """Remove the longest unused entries until the cache takes at most `keep_bytes`; returns the bytes freed."""
+    kept = list(entries())
+    total, freed = sum(entry.size_bytes for entry in kept), 0
+    for entry in kept:
+        if total - freed <= keep_bytes:
+            break
+        if entry.path.is_dir():
+            shutil.rmtree(entry.path, ignore_errors=True)
+        else:
+            entry.path.unlink(missing_ok=True)
+        freed += entry.size_bytes
+    return freed
