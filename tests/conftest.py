@@ -75,7 +75,7 @@ def wordpiece(words: tuple[str, ...] = ("the", "cat", "sat")) -> bytes:
     engine = Tokenizer(models.WordPiece({piece: index for index, piece in enumerate(pieces)}, unk_token="[UNK]"))
     engine.normalizer = normalizers.BertNormalizer()
     engine.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
-    engine.post_processor = processors.BertProcessing(sep=("[SEP]", 3), cls=("[CLS]", 2))
+    engine.post_processor = processors.BertProcessing(("[SEP]", 3), ("[CLS]", 2))
     return json.dumps(json.loads(engine.to_str())).encode()
 
 

@@ -46,15 +46,16 @@ def compensate(
 
 def _columns(parameter: Floats, order: Array) -> Floats:
     """A parameter [out, in or 1] as [in or 1, out], the columns in their new order."""
-    across: Floats = np.ascontiguousarray(parameter.T)
-    return across if len(across) == 1 else across[order]
+    across: Floats = np.ascontiguousarray(parameter.T if parameter.shape[1] == 1 else parameter.T[order])
+    return across
 
 
 def _round_in_turn(columns: Floats, factor: Floats, scale: Floats, zero: Floats | None, bits: int) -> Codes:
     """The codes of columns [in, out], each rounded after the errors of those before it were carried over."""
 
     def of(parameter: Floats, index: int) -> Floats:
-        return parameter[min(index, len(parameter) - 1)]
+        found: Floats = parameter[min(index, len(parameter) - 1)]
+        return found
 
     errors = np.empty_like(columns)
     codes = np.empty(columns.shape, np.int8 if zero is None else np.uint8)

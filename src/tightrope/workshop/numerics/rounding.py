@@ -35,12 +35,13 @@ def grid(low: Floats, high: Floats, *, bits: int, symmetric: bool) -> tuple[Floa
     A range with nothing in it gets the scale 1, so that no engine divides by zero.
     """
     low, high = np.minimum(low, 0), np.maximum(high, 0)
+    levels = np.float32(2 ** (bits - 1) - 1 if symmetric else 2**bits - 1)
+    span: Floats = np.maximum(-low, high) / levels if symmetric else high / levels - low / levels
+    scale: Floats = np.where(span > 0, span, np.float32(1))
     if symmetric:
-        scale = np.maximum(-low, high) / np.float32(2 ** (bits - 1) - 1)
-        return np.where(scale > 0, scale, np.float32(1)), None
-    scale = (high / np.float32(2**bits - 1)) - (low / np.float32(2**bits - 1))  # the difference itself may overflow
-    scale = np.where(scale > 0, scale, np.float32(1))
-    return scale, np.clip(np.rint(-low / scale), 0, 2**bits - 1).astype(np.float32)
+        return scale, None
+    zero: Floats = np.clip(np.rint(-low / scale), 0, levels)
+    return scale, zero
 
 
 def encode(weight: Floats, scale: Floats, zero: Floats | None, *, bits: int) -> Codes:
