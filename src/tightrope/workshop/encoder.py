@@ -1,112 +1,22 @@
 """The post-norm transformer encoder that BERT, DistilBERT and RoBERTa share (Vaswani et al. 2017; Devlin et al. 2019).
 
 A family file gives a `Layout`: what its checkpoint calls each part. Everything else is here: which weights are
-layers and tables, what shapes they must have, and how the whole is lowered to ONNX.
+layers and tables, and how the whole is lowered to ONNX.
 
 The lowered graph is made for edge engines: an additive float mask of four dimensions instead of boolean logic,
 positions by slicing, pooling and normalising inside, dynamic batch and length. Nodes are named after the weights.
 """
 
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
-from typing import Any
-
 import numpy as np
 
-from tightrope.errors import SourceError, UnsupportedError
+from tightrope.errors import UnsupportedError
 from tightrope.ports import Port
 from tightrope.workshop import pooling
 from tightrope.workshop.graph import Builder, Graph, is_float
+from tightrope.workshop.layouts import Layout
 from tightrope.workshop.model import Linear, Table, Task
 from tightrope.workshop.network import Network
 from tightrope.workshop.numerics.quantized import Quantized, Scheme, Weight, values
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Layout:
-    """The names and settings of one checkpoint. `layer` holds `{}` for the layer's number; parts are relative to it.
-
-    `head`: the linear layers of a scoring model between the first token and the scores, each with the activation
-    that follows it.
-    """
-
-    layers: int
-    heads: int
-    hidden: int
-    feed_forward: int
-    epsilon: float
-    activation: str
-    vocabulary: int
-    positions: int
-    first_position: int
-    word_table: str
-    position_table: str
-    type_table: str | None
-    embedding_norm: str
-    layer: str
-    query: str
-    key: str
-    value: str
-    attention_output: str
-    attention_norm: str
-    up: str
-    down: str
-    output_norm: str
-    head: tuple[tuple[str, str], ...] = ()
-
-    def part(self, index: int, name: str) -> str:
-        """The full name of a part of one layer."""
-        return f"{self.layer.format(index)}.{name}"
-
-
-def pick(layout: Layout, tensors: Mapping[str, Weight], task: Task, prefix: str) -> dict[str, Weight]:
-    """The weights that the layout and the task need, without `prefix`; their shapes are checked.
-
-    Raises `SourceError` naming the first weight that is missing or misshapen.
-    """
-    picked: dict[str, Weight] = {}
-    for name, shape in _expected(layout, task):
-        tensor = tensors.get(f"{prefix}{name}", tensors.get(name))
-        if tensor is None:
-            raise SourceError(
-                f"The checkpoint has no weight {name!r}.", hint="Give the folder of a complete model of this family."
-            )
-        if any(want is not None and have != want for have, want in zip(tensor.shape, shape, strict=False)) or len(
-            tensor.shape
-        ) != len(shape):
-            raise SourceError(
-                f"The weight {name!r} has shape {tuple(tensor.shape)}; its config.json makes it {shape}.",
-                hint="Give a config.json and weights that belong together.",
-            )
-        picked[name] = tensor
-    return picked
-
-
-def _expected(layout: Layout, task: Task) -> Iterator[tuple[str, tuple[int | None, ...]]]:
-    hidden = layout.hidden
-    yield layout.word_table, (layout.vocabulary, hidden)
-    yield layout.position_table, (layout.positions, hidden)
-    if layout.type_table:
-        yield layout.type_table, (None, hidden)
-    yield from ((f"{layout.embedding_norm}.{end}", (hidden,)) for end in ("weight", "bias"))
-    for index in range(layout.layers):
-        shapes = {
-            layout.query: (None, hidden),
-            layout.key: (None, hidden),
-            layout.value: (None, hidden),
-            layout.attention_output: (hidden, None),
-            layout.up: (None, hidden),
-            layout.down: (hidden, None),
-        }
-        for name, shape in shapes.items():
-            yield f"{layout.part(index, name)}.weight", shape
-            yield f"{layout.part(index, name)}.bias", (shape[0],)
-        for name in (layout.attention_norm, layout.output_norm):
-            yield from ((f"{layout.part(index, name)}.{end}", (hidden,)) for end in ("weight", "bias"))
-    for name, _ in layout.head if task.name == "scoring" else ():
-        yield from ((f"{name}.weight", (None, None)), (f"{name}.bias", (None,)))
-    for index, _ in enumerate(task.dense):
-        yield from ((f"dense.{index}.weight", (None, None)), (f"dense.{index}.bias", (None,)))
 
 
 def linears(layout: Layout, task: Task) -> tuple[Linear, ...]:
@@ -286,13 +196,3 @@ class _Lowering:
     def _norm(self, source: str, name: str) -> str:
         scale, bias = self._weight(f"{name}.weight"), self._weight(f"{name}.bias")
         return self.build.node("LayerNormalization", [source, scale, bias], name, axis=-1, epsilon=self.layout.epsilon)
-
-
-def setting(config: Mapping[str, Any], name: str, kind: type, default: Any = None) -> Any:
-    """A value of config.json; `SourceError` if it is missing or not of the kind."""
-    value = config.get(name, default)
-    if kind is float and isinstance(value, int):
-        value = float(value)
-    if not isinstance(value, kind) or (isinstance(value, int) and value < 0):
-        raise SourceError(f"config.json says {name} is {value!r}.", hint=f"Give a config.json with a valid {name}.")
-    return value
