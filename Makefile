@@ -1,0 +1,47 @@
+# The project's words. Each sets up what it needs: a virtual environment in .venv, from Python and the package index.
+
+PYTHON ?= python3
+BIN := .venv/bin
+BUDGET ?= speedup>=1.8x, memory<=120MB, size<=30MB, loss<=1%
+MODEL ?= all-MiniLM-L6-v2
+OUT ?= build/minilm.bundle
+
+.PHONY: help setup fit test check bench docs clean
+
+help: ## say what there is
+	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 10
+
+setup: .venv/fit.stamp ## install tightrope with the workshop and OpenVINO into .venv
+
+fit: setup ## fit MODEL to BUDGET on this machine; ends with a table and the path of a report page
+	$(BIN)/tightrope fit $(MODEL) --budget "$(BUDGET)" --out $(OUT) --force
+
+test: .venv/dev.stamp ## run all tests that this machine can run
+	$(BIN)/python -m pytest
+
+check: .venv/dev.stamp ## style, types, layers, and that the docs' tables are those of the stored measurements
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+	$(BIN)/python -m benchmarks.tables --check
+
+bench: .venv/dev.stamp ## compare with the peers, each in its own environment; takes about an hour
+	$(BIN)/python -m benchmarks.peers
+
+docs: .venv/dev.stamp ## write the tables of README and docs anew from the stored measurements
+	$(BIN)/python -m benchmarks.tables
+
+clean: ## remove the environment and everything that was built
+	rm -rf .venv build dist
+
+.venv/bin/python:
+	$(PYTHON) -m venv .venv
+
+.venv/fit.stamp: .venv/bin/python pyproject.toml
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[fit,openvino]'
+	@touch $@
+
+.venv/dev.stamp: .venv/bin/python pyproject.toml
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[dev]'
+	@touch $@ .venv/fit.stamp
