@@ -36,7 +36,8 @@ def grid(low: Floats, high: Floats, *, bits: int, symmetric: bool) -> tuple[Floa
     """
     low, high = np.minimum(low, 0), np.maximum(high, 0)
     levels = np.float32(2 ** (bits - 1) - 1 if symmetric else 2**bits - 1)
-    span: Floats = np.maximum(-low, high) / levels if symmetric else high / levels - low / levels
+    most: Floats = np.maximum(-low, high)
+    span: Floats = most / levels if symmetric else high / levels - low / levels
     scale: Floats = np.where(span > 0, span, np.float32(1))
     if symmetric:
         return scale, None
