@@ -75,9 +75,8 @@ def cache(ctx: click.Context, as_json: bool) -> None:
     click.echo(store.folder())
     for kind, found in sorted(sizes.items()):
         click.echo(f"  {kind:<14} {len(found):>5} entries  {units.show(sum(found), 'bytes'):>9}")
-    click.echo(
-        f"  {'in all':<14} {sum(map(len, sizes.values())):>5} entries  {units.show(sum(map(sum, sizes.values())), 'bytes'):>9}"
-    )
+    total = [size for found in sizes.values() for size in found]
+    click.echo(f"  {'in all':<14} {len(total):>5} entries  {units.show(sum(total), 'bytes'):>9}")
 
 
 @cache.command()

@@ -57,14 +57,18 @@ def cli() -> None:
 def main() -> None:
     """Run the command line; an error of ours becomes two lines and exit code 1, never a traceback."""
     try:
-        cli(standalone_mode=True)
+        code = cli(standalone_mode=False)
+        sys.exit(code if isinstance(code, int) else 0)
+    except click.ClickException as error:
+        error.show()
+        sys.exit(error.exit_code)
     except TightropeError as error:
         click.echo(f"tightrope: {error.message}\n           {error.hint}", err=True)
         sys.exit(1)
     except BrokenPipeError:  # the reader of our output went away: `tightrope recipes | head`
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(1)
-    except KeyboardInterrupt:
+    except (KeyboardInterrupt, click.Abort):
         click.echo("tightrope: interrupted; nothing was left half-written.", err=True)
         sys.exit(130)
     except MemoryError:

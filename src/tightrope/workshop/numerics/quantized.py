@@ -94,6 +94,10 @@ class Scheme:
 
     First x' = (x - shift) / smooth. Then, if `bits` is set, x' is rounded to integers: with a `static` range (float
     limits of x'), or dynamically with a range read from each tensor or each token at run time.
+
+    `kept`: the few features of x' that carry outliers and stay float (LLM.int8(), Dettmers et al. 2022,
+    arXiv:2208.07339). They take no part in the range; the layer's codes are zero for them, and their float weights
+    are the model's weight `kept_name(weight)`, [kept, out] whatever the layer's own layout.
     """
 
     bits: int | None = None
@@ -102,11 +106,17 @@ class Scheme:
     static: tuple[float, float] | None = None
     smooth: Floats | None = None
     shift: Floats | None = None
+    kept: NDArray[np.int64] | None = None
 
     @property
     def is_dynamic(self) -> bool:
         """Whether the range is read at run time."""
         return self.bits is not None and self.static is None
+
+
+def kept_name(weight: str) -> str:
+    """The name of the float weights of the features that a layer's scheme keeps."""
+    return f"{weight}.kept"
 
 
 def prepared(x: Floats, scheme: Scheme) -> Floats:
