@@ -12,11 +12,11 @@ import numpy as np
 from tightrope.errors import UnsupportedError
 from tightrope.ports import Port
 from tightrope.workshop import pooling
-from tightrope.workshop.graph import Builder, Graph, is_float
+from tightrope.workshop.graph import Builder, Graph, is_float, is_half, widen
 from tightrope.workshop.layouts import Layout
 from tightrope.workshop.model import Linear, Table, Task
 from tightrope.workshop.network import Network
-from tightrope.workshop.numerics.quantized import Quantized, Scheme, Weight, values
+from tightrope.workshop.numerics.quantized import Quantized, Scheme, values
 
 
 def linears(layout: Layout, task: Task) -> tuple[Linear, ...]:
@@ -79,7 +79,7 @@ class _Lowering:
             self.network.family, tuple(inputs), (Port(name, "float32", ("batch", self.network.task.width)),)
         )
         return Graph(
-            proto=proto,
+            proto=widen(proto, [name for name, weight in self.build.weights.items() if is_half(weight)]),
             weights=self.build.weights,
             schemes=self.schemes,
             senses=self.network.senses,
@@ -118,7 +118,7 @@ class _Lowering:
                 hint="Quantise the vocabulary only.",
             )
         total = (values(table) + first_type).astype(table.dtype)
-        return self._stored(self.build.weight(layout.position_table, total), total)
+        return self.build.weight(layout.position_table, total)
 
     def _mask(self) -> str:
         pooling.masks(self.build)
@@ -175,19 +175,12 @@ class _Lowering:
     # Elements ----------------------------------------------------------------------------------------
 
     def _weight(self, name: str) -> str:
-        """Declare a weight; one stored in half precision is widened where it is used."""
-        weight = self.network.weights[name]
-        return self._stored(self.build.weight(name, weight), weight)
-
-    def _stored(self, name: str, weight: Weight) -> str:
-        if isinstance(weight, Quantized) or weight.dtype == np.float32:
-            return name
-        return self.build.node("Cast", [name], f"{name}.float", to=1)
+        return self.build.weight(name, self.network.weights[name])
 
     def _linear(self, source: str, name: str) -> str:
         weight = self.network.weights[f"{name}.weight"]
         across = weight.transpose() if isinstance(weight, Quantized) else np.ascontiguousarray(weight.T)
-        stored = self._stored(self.build.weight(f"{name}.weight", across), across)
+        stored = self.build.weight(f"{name}.weight", across)
         if f"{name}.weight" in self.network.schemes:
             self.schemes[f"{name}.weight"] = self.network.schemes[f"{name}.weight"]
         product = self.build.node("MatMul", [source, stored], f"{name}.product")

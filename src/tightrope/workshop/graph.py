@@ -5,7 +5,7 @@ initialisers; `weights` holds every initialiser by name. `reference` puts both t
 ONNX that any conforming engine can execute: the truth that converters and runtimes are held against.
 """
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from dataclasses import replace as _replace
 from typing import Self
@@ -67,8 +67,12 @@ class Graph:
         senses: TextSenses | None = None,
     ) -> Self:
         """The same graph with some weights, schemes or the senses replaced; see `Model.rewrite`."""
+        halved = [
+            name for name, weight in (weights or {}).items() if is_half(weight) and not is_half(self.weights[name])
+        ]
         return _replace(
             self,
+            proto=widen(self.proto, halved) if halved else self.proto,
             weights={**self.weights, **(weights or {})},
             schemes={**self.schemes, **(schemes or {})},
             senses=senses or self.senses,
@@ -83,29 +87,81 @@ def _port(item: onnx.ValueInfoProto) -> Port:
 
 def _linears(graph: Graph) -> Iterator[Linear]:
     nodes = graph.proto.graph.node
+    widened = widenings(graph)
     consumers: dict[str, list[onnx.NodeProto]] = {}
     for node in nodes:
         for name in node.input:
             consumers.setdefault(name, []).append(node)
+
+    def own_bias(name: str, width: int) -> str | None:
+        """A vector that this layer alone adds, and that may therefore be rewritten for it."""
+        stored = widened.get(name, name)
+        alone = len(consumers[name]) == 1 and len(consumers[stored]) == 1
+        return stored if alone and stored in graph.weights and graph.weights[stored].shape == (width,) else None
+
     for node in nodes:
-        if node.op_type not in ("MatMul", "Gemm") or node.input[1] not in graph.weights:
+        if node.op_type not in ("MatMul", "Gemm"):
             continue
-        weight = node.input[1]
-        if len(graph.weights[weight].shape) != 2 or node.input[0] in graph.weights:
+        weight = widened.get(node.input[1], node.input[1])
+        settings = {item.name: item.i if item.name.startswith("trans") else item.f for item in node.attribute}
+        if settings.get("transA", 0) or settings.get("alpha", 1) != 1 or settings.get("beta", 1) != 1:
+            continue  # a scaled product is no plain linear layer
+        if weight not in graph.weights or not _is_matrix(graph.weights[weight]) or node.input[0] in graph.weights:
             continue
-        transposed = any(item.name == "transB" and item.i for item in node.attribute)
-        bias = node.input[2] if node.op_type == "Gemm" and len(node.input) > 2 else None
+        out_axis = 0 if settings.get("transB", 0) else 1
+        width = graph.weights[weight].shape[out_axis]
+        bias = own_bias(node.input[2], width) if node.op_type == "Gemm" and len(node.input) > 2 else None
         following = consumers.get(node.output[0], [])
-        if bias is None and len(following) == 1 and following[0].op_type == "Add":
-            other = next((name for name in following[0].input if name != node.output[0]), "")
-            bias = other if other in graph.weights and len(graph.weights[other].shape) == 1 else None
+        if node.op_type == "MatMul" and len(following) == 1 and following[0].op_type == "Add":
+            bias = next((found for name in following[0].input if (found := own_bias(name, width))), None)
         yield Linear(
             name=node.name or weight,
             weight=weight,
             bias=bias,
             source=node.input[0],
-            out_axis=0 if transposed else 1,
+            out_axis=out_axis,
         )
+
+
+def _is_matrix(weight: Weight) -> bool:
+    return len(weight.shape) == 2 and (isinstance(weight, Quantized) or is_float(weight))
+
+
+def widenings(graph: Graph) -> dict[str, str]:
+    """The weights that are stored in half precision, by the name of their values in float32."""
+    casts = (node for node in graph.proto.graph.node if node.op_type == "Cast" and node.input[0] in graph.weights)
+    return {node.output[0]: node.input[0] for node in casts}
+
+
+def widen(proto: onnx.ModelProto, names: Iterable[str]) -> onnx.ModelProto:
+    """The same structure, made for these weights to be stored in half precision: each is cast to float32 for its users.
+
+    Of a table only the rows that were gathered are cast, so that no engine keeps a wide copy of it.
+    """
+    wide = onnx.ModelProto()
+    wide.CopyFrom(proto)
+    del wide.graph.node[:]
+    halved = set(names)
+    written: set[str] = set()
+    for original in proto.graph.node:
+        node = onnx.NodeProto()
+        node.CopyFrom(original)
+        if node.op_type == "Gather" and node.input[0] in halved:
+            output = node.output[0]
+            node.output[0] = f"{output}.half"
+            cast = helper.make_node("Cast", [node.output[0]], [output], name=f"{output}.float", to=TensorProto.FLOAT)
+            wide.graph.node.extend([node, cast])
+            continue
+        for index, name in enumerate(node.input):
+            if name not in halved:
+                continue
+            node.input[index] = f"{name}.float"
+            if name not in written:
+                cast = helper.make_node("Cast", [name], [f"{name}.float"], name=f"{name}.float", to=TensorProto.FLOAT)
+                wide.graph.node.append(cast)
+                written.add(name)
+        wide.graph.node.append(node)
+    return wide
 
 
 def from_onnx(model: onnx.ModelProto, *, senses: TextSenses, task: Task, origin: str) -> Graph:
@@ -177,3 +233,8 @@ def tensor(name: str, array: Array, onnx_type: int | None = None) -> TensorProto
 def is_float(weight: Weight) -> bool:
     """Whether a weight holds plain floating-point values of any width."""
     return not isinstance(weight, Quantized) and (weight.dtype.kind == "f" or weight.dtype.name == "bfloat16")
+
+
+def is_half(weight: Weight) -> bool:
+    """Whether a weight holds floating-point values of two bytes."""
+    return is_float(weight) and not isinstance(weight, Quantized) and weight.dtype.itemsize == 2

@@ -14,12 +14,12 @@ import numpy as np
 import onnxruntime as ort
 from onnx import helper
 
-from tightrope.device.senses.text import Tokenizer, batches
+from tightrope.device.senses.text import Encoded, Tokenizer, batches
 from tightrope.errors import DataError
 from tightrope.workshop.graph import Graph
 from tightrope.workshop.model import Model
 from tightrope.workshop.network import lower
-from tightrope.workshop.numerics.quantized import Array, Floats
+from tightrope.workshop.numerics.quantized import Array, Floats, Scheme, prepared
 from tightrope.workshop.reference import reference
 
 TOKENS_PER_RUN = 1024
@@ -41,6 +41,22 @@ class Inputs:
     gram: Floats
     rows: Floats
 
+    def prepared(self, scheme: Scheme | None) -> "Inputs":
+        """The same tokens as a scheme prepares them: shifted, then smoothed."""
+        if scheme is None or (scheme.shift is None and scheme.smooth is None):
+            return self
+        shift = np.zeros_like(self.mean) if scheme.shift is None else scheme.shift
+        smooth = np.ones_like(self.mean) if scheme.smooth is None else scheme.smooth
+        cross = np.outer(self.mean, shift)
+        return Inputs(
+            count=self.count,
+            low=prepared(self.low, scheme),
+            high=prepared(self.high, scheme),
+            mean=prepared(self.mean, scheme),
+            gram=(self.gram - cross - cross.T + np.outer(shift, shift)) / np.outer(smooth, smooth),
+            rows=prepared(self.rows, scheme),
+        )
+
 
 class Observer:
     """Observes one model on given texts, once, when first asked."""
@@ -61,11 +77,15 @@ class Observer:
         graph = lower(self._model)
         sources = {linear.weight: linear.source for linear in graph.linears()}
         wanted = sorted(set(sources.values()))
-        runs = max(1, _tokens(self._model, self._inputs))
-        gathered = {name: _Gathered(every=max(1, runs // SAMPLED_ROWS)) for name in wanted}
-        for mask, outputs in _runs(graph, self._inputs, wanted):
+        encoded = Tokenizer(graph.senses.tokenizer, graph.senses.max_length).encode(self._inputs)
+        gathered: dict[str, _Gathered] = {}
+        for mask, outputs in _runs(graph, encoded, wanted):
             for name, values in zip(wanted, outputs, strict=True):
-                gathered[name].add(values[mask] if values.ndim == 3 else values)
+                rows = _rows(values, mask)
+                if name not in gathered:  # a layer after the pooling sees one row a text, the others one a token
+                    total = len(self._inputs) if len(rows) == len(mask) else len(encoded.ids.values)
+                    gathered[name] = _Gathered(every=max(1, total // SAMPLED_ROWS))
+                gathered[name].add(rows)
         finished = {name: item.finish() for name, item in gathered.items()}
         return {weight: finished[source] for weight, source in sources.items()}
 
@@ -102,14 +122,14 @@ class _Gathered:
         )
 
 
-def _tokens(model: Model, inputs: Sequence[str] | Sequence[tuple[str, str]]) -> int:
-    return len(Tokenizer(model.senses.tokenizer, model.senses.max_length).encode(inputs).ids.values)
+def _rows(values: Array, mask: Array) -> Floats:
+    """Rows [n, features] of what a layer takes, those of padding left out; `mask` is [batch, length]."""
+    rows: Floats = values.reshape(-1, values.shape[-1])
+    return rows[mask.ravel()] if len(rows) == mask.size else rows
 
 
-def _runs(
-    graph: Graph, inputs: Sequence[str] | Sequence[tuple[str, str]], wanted: Sequence[str]
-) -> Iterator[tuple[Array, list[Floats]]]:
-    """Run all inputs in batches; yields the boolean token mask [batch, length] and the wanted tensors."""
+def _runs(graph: Graph, encoded: Encoded, wanted: Sequence[str]) -> Iterator[tuple[Array, list[Floats]]]:
+    """Run all texts in batches; yields the boolean token mask [batch, length] and the wanted tensors."""
     proto = reference(graph)
     del proto.graph.output[:]
     proto.graph.output.extend(helper.make_tensor_value_info(name, 1, None) for name in wanted)
@@ -117,7 +137,6 @@ def _runs(
     options.log_severity_level = 3
     session = ort.InferenceSession(proto.SerializeToString(), options, providers=["CPUExecutionProvider"])
     takes = {item.name for item in session.get_inputs()}
-    encoded = Tokenizer(graph.senses.tokenizer, graph.senses.max_length).encode(inputs)
     for batch in batches(encoded.ids.lengths, TOKENS_PER_RUN):
         ids, mask = encoded.ids.take(batch).padded()
         types = encoded.types.take(batch).padded()[0]

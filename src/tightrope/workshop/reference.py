@@ -11,10 +11,10 @@ import numpy as np
 import onnx
 from onnx import TensorProto, helper
 
-from tightrope.workshop.graph import Graph, tensor
+from tightrope.workshop.graph import Graph, tensor, widenings
 from tightrope.workshop.model import Linear, Model
 from tightrope.workshop.network import lower
-from tightrope.workshop.numerics.quantized import Array, Quantized, Scheme
+from tightrope.workshop.numerics.quantized import Array, Quantized, Scheme, kept_name
 
 
 def reference(model: Model) -> onnx.ModelProto:
@@ -33,8 +33,9 @@ def reference(model: Model) -> onnx.ModelProto:
         else:
             proto.graph.initializer.append(tensor(name, weight))
     written: set[str] = set()
+    widened = widenings(graph)
     for node in nodes:
-        weight_name = node.input[1] if len(node.input) > 1 else ""
+        weight_name = widened.get(node.input[1], node.input[1]) if len(node.input) > 1 else ""
         if node.op_type in ("MatMul", "Gemm") and weight_name in rounded:
             extra, constants, output = rounded[weight_name]
             if output not in written:
@@ -43,7 +44,19 @@ def reference(model: Model) -> onnx.ModelProto:
                 written.add(output)
             node.input[0] = output
         proto.graph.node.append(node)
+        scheme = graph.schemes.get(weight_name)
+        if scheme is not None and scheme.kept is not None:
+            proto.graph.node.extend(_add_kept(node, output))
     return proto
+
+
+def _add_kept(node: onnx.NodeProto, rounded: str) -> list[onnx.NodeProto]:
+    """The product of the features that stay float, added to the layer's; the layer's node is renamed in place."""
+    name, weight = node.output[0], kept_name(node.input[1])
+    node.output[0] = f"{name}.rounded"
+    features = f"{rounded.rpartition('.')[0]}.kept"
+    product = helper.make_node("MatMul", [features, weight], [f"{name}.kept"], name=f"{name}.kept")
+    return [product, helper.make_node("Add", [f"{name}.rounded", f"{name}.kept"], [name], name=f"{name}.sum")]
 
 
 def _dequantize(name: str, weight: Quantized) -> tuple[list[TensorProto], onnx.NodeProto]:
@@ -64,7 +77,8 @@ def _rounding(graph: Graph, linear: Linear) -> tuple[list[onnx.NodeProto], dict[
     scheme = graph.schemes[linear.weight]
     base = f"{linear.source}.for.{_label(graph, linear)}"
     constants: dict[str, Array] = {}
-    nodes = list(_round_nodes(linear.source, base, scheme, constants))
+    width = graph.weights[linear.weight].shape[1 - linear.out_axis]
+    nodes = list(_round_nodes(linear.source, base, scheme, width, constants))
     return nodes, constants, nodes[-1].output[0] if nodes else linear.source
 
 
@@ -77,7 +91,9 @@ def _label(graph: Graph, linear: Linear) -> str:
     return linear.weight
 
 
-def _round_nodes(source: str, base: str, scheme: Scheme, constants: dict[str, Array]) -> Iterator[onnx.NodeProto]:
+def _round_nodes(
+    source: str, base: str, scheme: Scheme, width: int, constants: dict[str, Array]
+) -> Iterator[onnx.NodeProto]:
     current = source
 
     def node(op: str, inputs: list[str], suffix: str, **attributes: object) -> onnx.NodeProto:
@@ -95,6 +111,12 @@ def _round_nodes(source: str, base: str, scheme: Scheme, constants: dict[str, Ar
         current = f"{base}.smoothed"
     if scheme.bits is None:
         return
+    if scheme.kept is not None:
+        mask = np.ones(width, np.float32)
+        mask[scheme.kept] = 0
+        yield node("Gather", [current, constant(scheme.kept, "kept.index", np.int64)], "kept", axis=-1)
+        yield node("Mul", [current, constant(mask, "kept.mask")], "others")
+        current = f"{base}.others"
     levels = 2**scheme.bits - 1
     if scheme.symmetric:
         most = levels // 2
