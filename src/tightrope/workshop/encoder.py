@@ -16,7 +16,7 @@ from tightrope.workshop.graph import Builder, Graph, is_float, is_half, widen
 from tightrope.workshop.layouts import Layout
 from tightrope.workshop.model import Linear, Table, Task
 from tightrope.workshop.network import Network
-from tightrope.workshop.numerics.quantized import Quantized, Scheme, values
+from tightrope.workshop.numerics.quantized import Quantized, Scheme, kept_name, values
 
 
 def linears(layout: Layout, task: Task) -> tuple[Linear, ...]:
@@ -183,6 +183,8 @@ class _Lowering:
         stored = self.build.weight(f"{name}.weight", across)
         if f"{name}.weight" in self.network.schemes:
             self.schemes[f"{name}.weight"] = self.network.schemes[f"{name}.weight"]
+        if kept_name(f"{name}.weight") in self.network.weights:
+            self._weight(kept_name(f"{name}.weight"))
         product = self.build.node("MatMul", [source, stored], f"{name}.product")
         return self.build.node("Add", [product, self._weight(f"{name}.bias")], name)
 

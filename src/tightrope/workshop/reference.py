@@ -35,6 +35,7 @@ def reference(model: Model) -> onnx.ModelProto:
     written: set[str] = set()
     widened = widenings(graph)
     for node in nodes:
+        after: list[onnx.NodeProto] = []
         weight_name = widened.get(node.input[1], node.input[1]) if len(node.input) > 1 else ""
         if node.op_type in ("MatMul", "Gemm") and weight_name in rounded:
             extra, constants, output = rounded[weight_name]
@@ -43,18 +44,17 @@ def reference(model: Model) -> onnx.ModelProto:
                 proto.graph.initializer.extend(tensor(key, value) for key, value in constants.items())
                 written.add(output)
             node.input[0] = output
+            if graph.schemes[weight_name].kept is not None:
+                after = _add_kept(node, kept_name(weight_name))
         proto.graph.node.append(node)
-        scheme = graph.schemes.get(weight_name)
-        if scheme is not None and scheme.kept is not None:
-            proto.graph.node.extend(_add_kept(node, output))
+        proto.graph.node.extend(after)
     return proto
 
 
-def _add_kept(node: onnx.NodeProto, rounded: str) -> list[onnx.NodeProto]:
+def _add_kept(node: onnx.NodeProto, weight: str) -> list[onnx.NodeProto]:
     """The product of the features that stay float, added to the layer's; the layer's node is renamed in place."""
-    name, weight = node.output[0], kept_name(node.input[1])
+    name, features = node.output[0], f"{node.input[0].rpartition('.')[0]}.kept"
     node.output[0] = f"{name}.rounded"
-    features = f"{rounded.rpartition('.')[0]}.kept"
     product = helper.make_node("MatMul", [features, weight], [f"{name}.kept"], name=f"{name}.kept")
     return [product, helper.make_node("Add", [f"{name}.rounded", f"{name}.kept"], [name], name=f"{name}.sum")]
 
