@@ -33,7 +33,7 @@ class _Opened:
         self.truncated = 0
         """How many texts so far were longer than the model's limit, and were cut."""
         self._session = session
-        self._tokenizer = Tokenizer(source.file(content.senses["tokenizer"]), int(content.senses["max_length"]))
+        self.tokenizer = Tokenizer(source.file(content.senses["tokenizer"]), int(content.senses["max_length"]))
         self._token_budget = int(artefact.settings.get("batch_tokens", DEFAULT_TOKEN_BUDGET))
         self._multiple = int(artefact.settings.get("length_multiple", 1))
         self._output = session.outputs[0].name
@@ -59,7 +59,7 @@ class _Opened:
 
     def _run(self, inputs: Sequence[Any]) -> Floats:
         """All inputs in batches of similar length; rows come back in the order given."""
-        encoded = self._tokenizer.encode(inputs)
+        encoded = self.tokenizer.encode(inputs)
         self.truncated += encoded.truncated
         plan = batches(encoded.ids.lengths, self._token_budget)
         width = int(self.bundle.content.task["width"])
@@ -73,11 +73,17 @@ class _Opened:
 class Embedder(_Opened):
     """Texts to vectors."""
 
+    @property
+    def prompts(self) -> tuple[str, ...]:
+        """The names of the model's prompts."""
+        return tuple(self.bundle.content.senses["prompts"])
+
     def embed(self, texts: Sequence[str], *, prompt: str | None = None, normalize: bool = True) -> Floats:
         """Vectors of the texts, float32 [n, width], in the order given, of unit length unless told otherwise.
 
-        `prompt` names one of the model's prompts (its default one is used when it has one). Any number of texts
-        may be given. Raises `DataError` for anything that is not text, or a prompt that the model does not have.
+        `prompt` names one of the model's prompts (its default one is used when it has one; "" asks for none). Any
+        number of texts may be given. Raises `DataError` for anything that is not text, or a prompt that the model
+        does not have.
         """
         if isinstance(texts, str):
             raise DataError("embed takes a list of texts, not one text.", hint=f"Write embed([{texts[:30]!r}]).")
@@ -89,8 +95,9 @@ class Embedder(_Opened):
 
     def _prompt(self, name: str | None) -> str:
         prompts: Mapping[str, str] = self.bundle.content.senses["prompts"]
-        name = name or self.bundle.content.senses["default_prompt"]
         if name is None:
+            name = self.bundle.content.senses["default_prompt"]
+        if not name:
             return ""
         if name not in prompts:
             raise DataError(f"The model has no prompt {name!r}.", hint=f"It has: {', '.join(prompts) or 'none'}.")
