@@ -66,6 +66,8 @@ class Observer:
         self._inputs: list[Any] = list(pairs) or list(texts)
         self.texts = tuple(texts)
         """The calibration texts."""
+        self.pairs = tuple(pairs)
+        """Pairs of texts, for a model that scores them; they are observed instead of the texts."""
         self.digest = hashlib.sha256("\0".join(map(str, self._inputs)).encode("utf-8", "surrogatepass")).hexdigest()
         """Identifies the texts."""
 
