@@ -227,7 +227,7 @@ def tensor(name: str, array: Array, onnx_type: int | None = None) -> TensorProto
         padded = np.append(flat, np.zeros(flat.size % 2, np.uint8))
         packed = (padded[0::2] | (padded[1::2] << 4)).tobytes()
         return helper.make_tensor(name, onnx_type, array.shape, packed, raw=True)
-    return numpy_helper.from_array(np.ascontiguousarray(array), name)
+    return numpy_helper.from_array(np.asarray(array, order="C"), name)  # ascontiguousarray would turn () into (1,)
 
 
 def is_float(weight: Weight) -> bool:
