@@ -52,7 +52,7 @@ def read(path: Path, config: Mapping[str, Any]) -> tuple[Task, dict[str, Array]]
     architectures = config.get("architectures")
     names = [str(name) for name in architectures] if isinstance(architectures, list) else []
     if any(name.endswith("ForSequenceClassification") for name in names) and not steps:
-        return _scoring(config), {}
+        return scoring(config), {}
     width = config.get("hidden_size", config.get("dim"))
     if not isinstance(width, int) or isinstance(width, bool) or width < 1:
         raise SourceError(f"config.json says the width is {width!r}.", hint="Give a config.json with hidden_size.")
@@ -74,7 +74,7 @@ def read(path: Path, config: Mapping[str, Any]) -> tuple[Task, dict[str, Array]]
     return Task(name="embedding", width=width, pooling=pooling, normalize=normalize, dense=tuple(activations)), dense
 
 
-def _scoring(config: Mapping[str, Any]) -> Task:
+def scoring(config: Mapping[str, Any]) -> Task:
     """A cross-encoder; one score goes through a sigmoid unless the configuration says otherwise."""
     names = config.get("id2label")
     labels = config.get("num_labels") or (len(names) if isinstance(names, dict) else 2)
