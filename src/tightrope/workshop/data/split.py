@@ -1,0 +1,123 @@
+"""Two disjoint parts of one sample set: what the search sees, and what the report quotes."""
+
+from collections import Counter
+from collections.abc import Sequence
+from typing import TypeVar
+
+import numpy as np
+
+from tightrope.errors import DataError
+from tightrope.samples import LabelledPairs, Retrieval, ScoredPairs, TextPair, Texts
+
+S = TypeVar("S", Texts, ScoredPairs, LabelledPairs, Retrieval)
+LARGEST_GROUP = 0.6
+"""A group of pairs that share texts is cut apart when it holds more than this share of all pairs."""
+
+ATTEMPTS = 20
+
+
+def split(samples: S, seed: int = 0) -> tuple[S, S]:
+    """Cut samples into a seen and a reported half, so that no text is in both; the same seed cuts the same.
+
+    Pairs that share a text stay together. Where nearly all pairs hang together by shared texts, the texts are dealt
+    out instead, and pairs that would lie across are dropped. Of a retrieval collection the queries are divided; both
+    halves search the same documents. Raises `DataError` if a half would have nothing to judge by.
+    """
+    generator = np.random.default_rng(seed)
+    if isinstance(samples, Texts):
+        order = generator.permutation(len(samples.texts))
+        _check(len(order) >= 8, f"{len(order)} texts")
+        return tuple(Texts(tuple(samples.texts[place] for place in sorted(part))) for part in np.array_split(order, 2))  # type: ignore[return-value]
+    if isinstance(samples, Retrieval):
+        return _split_queries(samples, generator)
+    for _ in range(ATTEMPTS):
+        halves = [_take(samples, places) for places in _split_pairs(samples.pairs, generator)]
+        if all(_judgeable(half) for half in halves):
+            return halves[0], halves[1]
+    raise _too_few(f"{len(samples.pairs)} pairs")
+
+
+def _too_few(what: str) -> DataError:
+    return DataError(
+        f"{what} are too few to be cut in two.", hint="Give more, or give the second part apart with --report-data."
+    )
+
+
+def _check(fine: bool, what: str) -> None:
+    if not fine:
+        raise _too_few(what)
+
+
+def _split_queries(samples: Retrieval, generator: np.random.Generator) -> tuple[Retrieval, Retrieval]:
+    by_text: dict[str, list[str]] = {}
+    for name, text in samples.queries.items():
+        by_text.setdefault(text, []).append(name)
+    groups = list(by_text.values())
+    _check(len(groups) >= 2, f"{len(groups)} queries")
+    order = generator.permutation(len(groups))
+    halves = []
+    for part in np.array_split(order, 2):
+        names = [name for place in sorted(part) for name in groups[place]]
+        halves.append(
+            Retrieval(
+                documents=samples.documents,
+                queries={name: samples.queries[name] for name in names},
+                judgements={name: samples.judgements[name] for name in names if name in samples.judgements},
+            )
+        )
+    return halves[0], halves[1]
+
+
+def _take(samples: S, places: Sequence[int]) -> S:
+    if isinstance(samples, ScoredPairs):
+        return ScoredPairs(
+            pairs=tuple(samples.pairs[place] for place in places),
+            scores=tuple(samples.scores[place] for place in places),
+        )
+    assert isinstance(samples, LabelledPairs)
+    return LabelledPairs(
+        pairs=tuple(samples.pairs[place] for place in places), labels=tuple(samples.labels[place] for place in places)
+    )
+
+
+def _judgeable(half: ScoredPairs | LabelledPairs) -> bool:
+    return len(set(half.labels if isinstance(half, LabelledPairs) else half.scores)) > 1
+
+
+def _split_pairs(pairs: Sequence[TextPair], generator: np.random.Generator) -> tuple[list[int], list[int]]:
+    groups = _groups(pairs)
+    if max(map(len, groups)) > LARGEST_GROUP * len(pairs):
+        return _deal_texts(pairs, generator)
+    halves: tuple[list[int], list[int]] = ([], [])
+    shuffled = [groups[place] for place in generator.permutation(len(groups))]
+    for group in sorted(shuffled, key=len, reverse=True):
+        min(halves, key=len).extend(group)
+    return sorted(halves[0]), sorted(halves[1])
+
+
+def _groups(pairs: Sequence[TextPair]) -> list[list[int]]:
+    """The pairs by connected texts (union-find with path halving)."""
+    parent: dict[str, str] = {}
+
+    def root(text: str) -> str:
+        parent.setdefault(text, text)
+        while parent[text] != text:
+            parent[text] = parent[parent[text]]
+            text = parent[text]
+        return text
+
+    for first, second in pairs:
+        parent[root(second)] = root(first)
+    groups: dict[str, list[int]] = {}
+    for place, (first, _) in enumerate(pairs):
+        groups.setdefault(root(first), []).append(place)
+    return list(groups.values())
+
+
+def _deal_texts(pairs: Sequence[TextPair], generator: np.random.Generator) -> tuple[list[int], list[int]]:
+    counts = Counter(text for pair in pairs for text in pair)
+    side = dict(zip(counts, generator.integers(0, 2, len(counts)), strict=True))
+    kept = [place for place, (first, second) in enumerate(pairs) if side[first] == side[second]]
+    return [place for place in kept if side[pairs[place][0]] == 0], [
+        place for place in kept if side[pairs[place][0]] == 1
+    ]
