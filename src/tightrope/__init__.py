@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from tightrope.device.model import open_bundle as open
-    from tightrope.workshop.compress import compress_to_bundle as compress
     from tightrope.workshop.search.fit import fit
+    from tightrope.workshop.search.single import compress
 
 __version__ = "0.1.0"
 __all__ = ["__version__", "compress", "fit", "open"]
@@ -21,7 +21,7 @@ __all__ = ["__version__", "compress", "fit", "open"]
 _VERBS = {
     "open": ("tightrope.device.model", "open_bundle"),
     "fit": ("tightrope.workshop.search.fit", "fit"),
-    "compress": ("tightrope.workshop.compress", "compress_to_bundle"),
+    "compress": ("tightrope.workshop.search.single", "compress"),
 }
 
 

@@ -194,6 +194,14 @@ class Writer:
         return Bundle(path=self.path, content=content, digest=content.digest, attachments=attached)
 
 
+def copy(source: Bundle, path: Path, attachments: Mapping[str, Any] | None = None, *, force: bool = False) -> Bundle:
+    """The same content at another place, with other attachments. Raises `OutputError` as `Writer` does."""
+    with Writer(path, force=force) as writer:
+        for item in source.content.files:
+            writer.add(source.path / item.path, Path(item.path).suffix.removeprefix("."))
+        return writer.seal(source.content, attachments)
+
+
 def attach(bundle: Bundle, attachments: Mapping[str, Any]) -> Bundle:
     """Add or replace JSON attachments of a bundle on disk. The digest stays what it is."""
     kept = {item.path: item for item in bundle.attachments}

@@ -192,7 +192,7 @@ def score(path: Path, pairs: Any, out: Path | None, force: bool, **settings: Any
     from tightrope.device.model import Scorer, open_bundle
 
     _check_out(out, force)
-    rows = [tuple(line.split("\t")) for line in _lines(pairs)]
+    rows: list[Any] = [tuple(line.split("\t")) for line in _lines(pairs)]
     for number, row in enumerate(rows, 1):
         if len(row) != 2:
             raise DataError(

@@ -3,6 +3,7 @@
 import inspect
 import json
 from dataclasses import asdict, fields
+from typing import Any
 
 import click
 
@@ -33,7 +34,7 @@ def recipes(as_json: bool) -> None:
     """List the named recipes, and the techniques that a recipe can be made of with their options."""
     from tightrope.workshop.recipes import named
 
-    techniques = {}
+    techniques: dict[str, dict[str, Any]] = {}
     for name in plugins.names("passes"):
         try:
             module = plugins.load("passes", name)

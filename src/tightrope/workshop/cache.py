@@ -8,7 +8,7 @@ import json
 import os
 import shutil
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -80,9 +80,10 @@ def entries() -> Iterator[Entry]:
     return iter(sorted(found, key=lambda entry: entry.used_at))
 
 
-def prune(keep_bytes: int) -> int:
-    """Remove the longest unused entries until the cache takes at most `keep_bytes`; returns the bytes freed."""
-    kept = list(entries())
+def prune(keep_bytes: int, kinds: Sequence[str] = ()) -> int:
+    """Remove the longest unused entries, of some kinds or all, until they take at most `keep_bytes`; returns what
+    was freed, in bytes."""
+    kept = [entry for entry in entries() if not kinds or entry.kind in kinds]
     total, freed = sum(entry.size_bytes for entry in kept), 0
     for entry in kept:
         if total - freed <= keep_bytes:

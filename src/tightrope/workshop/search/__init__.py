@@ -1,1 +1,1 @@
-"""The only loop: which recipe fits the budget? It calls the verbs of the other rooms and nothing calls it but the roof."""
+"""The only loop: which recipe fits the budget? It calls the verbs of the other rooms; only the roof calls it."""

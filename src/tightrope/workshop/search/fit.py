@@ -1,0 +1,256 @@
+"""Fit: the smallest, fastest artefact that still answers right, within a budget; proved, and reported on one page."""
+
+import resource
+import sys
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from tightrope import __version__, bundle, plugins, target
+from tightrope.budget import DEFAULT_TOKENS, Budget
+from tightrope.bundle import Bundle
+from tightrope.device.meter.run import Place, Plan
+from tightrope.errors import BudgetError, MissingExtraError, TightropeError
+from tightrope.measurement import Parity, Quality
+from tightrope.recipe import Recipe
+from tightrope.workshop import cache
+from tightrope.workshop.load import languages_of, load
+from tightrope.workshop.observe import Observer
+from tightrope.workshop.search import frontier, gate, space
+from tightrope.workshop.search.explore import Explorer
+from tightrope.workshop.search.laboratory import Laboratory
+from tightrope.workshop.search.question import ask_about
+from tightrope.workshop.search.trial import Run, Trial
+from tightrope.workshop.search.watcher import Unwatched, Watcher
+
+DEFAULT_LOSS = "loss<=1%"
+"""Added to a budget that says nothing of the loss: what answers wrong fits nowhere."""
+
+LENGTHS = (12, DEFAULT_TOKENS, 128)
+CONFIRMED = 3
+"""Feasible trials at most that are held against the samples for the report, best first."""
+
+FINISH_S = 15.0
+"""Kept free at the end for confirming, copying and writing."""
+
+CACHE_BYTES = 4_000_000_000
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Settings:
+    """How to search; every field has a default that suits most.
+
+    `seconds`: the time limit of the whole. `engines`: which to try, by default all that are installed. `bench`: a
+    command that starts a bench elsewhere; `target`: what it is called. `data`, `report_data`: files of the task, to
+    search by and to quote; `judge`: the user's own `module:function`. `recipes`: try exactly these.
+    """
+
+    data: Path | str | None = None
+    report_data: Path | str | None = None
+    judge: str | None = None
+    seconds: float = 150.0
+    engines: tuple[str, ...] = ()
+    bench: str | None = None
+    target: str | None = None
+    threads: int = 1
+    recipes: tuple[Recipe, ...] = ()
+    force: bool = False
+    command: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Result:
+    """What a fit came to. True if a bundle was published."""
+
+    run: Run
+    bundle: Bundle | None
+
+    def __bool__(self) -> bool:
+        return self.bundle is not None
+
+
+def fit(
+    source: str,
+    budget: Budget | str = "",
+    *,
+    out: Path | str | None = None,
+    watcher: Watcher | None = None,
+    **settings: Any,
+) -> Result:
+    """Search for the bundle of `source` that fits `budget`, and publish it at `out` if it passes the gate.
+
+    `out` defaults to `<model>.bundle` in the current folder; nothing is written there if nothing fits. `settings` are
+    the fields of `Settings`. Raises `SourceError`, `BudgetError`, `DataError`, `OutputError` or `MissingExtraError`
+    before the search begins; in the search an error of one candidate is a failed trial.
+    """
+    chosen = Settings(**settings)
+    limits = complete(Budget.parse(budget) if isinstance(budget, str) else budget)
+    place = Path(out) if out is not None else Path(f"{Path(source).name.partition('#')[0]}.bundle")
+    bundle.check_free(place, force=chosen.force)
+    return _Fit(source, limits, place, chosen, watcher or Unwatched()).run()
+
+
+def complete(budget: Budget) -> Budget:
+    """The budget with a limit on the loss, whatever else it says."""
+    return budget if budget.limit("loss") else Budget((*budget.limits, *Budget.parse(DEFAULT_LOSS).limits))
+
+
+class _Fit:
+    """One fit, from the question to the published bundle."""
+
+    def __init__(self, source: str, budget: Budget, out: Path, settings: Settings, watcher: Watcher) -> None:
+        self.source, self.budget, self.out, self.settings, self.watcher = source, budget, out, settings, watcher
+        self.started, self.began = time.monotonic(), datetime.now(UTC).isoformat(timespec="seconds")
+        self.engines = usable_engines(settings)
+
+    def run(self) -> Result:
+        self.watcher.stage(f"loading {self.source}")
+        model = load(self.source)
+        question = ask_about(
+            languages_of(self.source, model), self.settings.data, self.settings.report_data, self.settings.judge
+        )
+        inputs = question.calibration(model)
+        lengths = tuple(sorted({*(n for n in LENGTHS if n <= model.senses.max_length), *self.budget.tokens}))
+        if lengths[-1] > model.senses.max_length:
+            raise BudgetError(
+                f"The budget asks for texts of {lengths[-1]} tokens; the model takes {model.senses.max_length}.",
+                hint="Ask for a shorter text.",
+            )
+        laboratory = Laboratory(
+            source=self.source,
+            model=model,
+            question=question,
+            observer=Observer(model, inputs) if model.task.name == "embedding" else Observer(model, (), inputs),
+            place=Place(command=self.settings.bench, target=self.settings.target),
+            plan=Plan(lengths=lengths, threads=self.settings.threads),
+            target=self.settings.target or "any",
+        )
+        with laboratory:
+            self.watcher.stage("timing the original")
+            baseline = laboratory.find_baseline(self.engines)
+            explorer = self._explore(laboratory)
+            return self._finish(laboratory, explorer, baseline)
+
+    def _explore(self, laboratory: Laboratory) -> Explorer:
+        explorer = Explorer(
+            budget=self.budget,
+            laboratory=laboratory,
+            watcher=self.watcher,
+            clock=time.monotonic,
+            deadline=self.started + max(self.settings.seconds - FINISH_S, self.settings.seconds / 2),
+        )
+        if self.settings.recipes:
+            explorer.explore(self.settings.recipes, ())
+        else:
+            explorer.explore(space.openers(self.engines), space.others(laboratory.model, self.engines))
+        return explorer
+
+    # The end -----------------------------------------------------------------------------------------
+
+    def _finish(self, laboratory: Laboratory, explorer: Explorer, baseline: Trial) -> Result:
+        """Confirm the best on unseen samples, publish what passes the gate, and tell all of it as a `Run`."""
+        self.watcher.stage("confirming on samples that the search did not see")
+        trials = tuple(explorer.trials.values())
+        winner, objections, confirmed = self._confirm(laboratory, frontier.ranked(trials), baseline)
+        second = winner or frontier.nearest(trials, self.budget)
+        if second is not None and second is not winner:
+            objections, confirmed = self._object(laboratory, second, baseline)
+        run = self._run(laboratory, explorer, baseline, winner)
+        run = replace(
+            run,
+            nearest=second.recipe if second is not None and winner is None else None,
+            breaches=objections,
+            report=confirmed[0] if confirmed else None,
+            report_parity=confirmed[1] if confirmed else None,
+        )
+        published = self._publish(laboratory, winner, run) if winner else None
+        cache.prune(CACHE_BYTES, kinds=("bundles", "judgements", "measurements"))
+        return Result(run=run, bundle=published)
+
+    def _confirm(
+        self, laboratory: Laboratory, ranked: Sequence[Trial], baseline: Trial
+    ) -> tuple[Trial | None, tuple[str, ...], "Confirmed | None"]:
+        for trial in ranked[:CONFIRMED]:
+            objections, confirmed = self._object(laboratory, trial, baseline)
+            if not objections:
+                return trial, (), confirmed
+        return None, (), None
+
+    def _object(
+        self, laboratory: Laboratory, trial: Trial, baseline: Trial
+    ) -> tuple[tuple[str, ...], "Confirmed | None"]:
+        """What the gate has against a trial, and its figures on the samples for the report."""
+        try:
+            made, _ = laboratory.make(Recipe.parse(trial.recipe))
+            quality, close, _ = laboratory.quality(made, laboratory.question.report)
+        except TightropeError as error:
+            return (*trial.breaches, f"it could not be confirmed: {error.message}"), None
+        reasons = gate.objections(trial, baseline, self.budget, quality)
+        return ((trial.reason,) if trial.state == "rejected" and trial.reason else ()) + reasons, (quality, close)
+
+    def _run(self, laboratory: Laboratory, explorer: Explorer, baseline: Trial, winner: Trial | None) -> Run:
+        trials = tuple(explorer.trials.values())
+        before = explorer.started - self.started
+        return Run(
+            model=self.source,
+            origin=laboratory.model.origin,
+            command=self.settings.command or f"tightrope fit {self.source} --budget '{self.budget}'",
+            budget=tuple(map(str, self.budget.limits)),
+            started=self.began,
+            seconds=time.monotonic() - self.started,
+            first_feasible_s=None if explorer.first_feasible_s is None else explorer.first_feasible_s + before,
+            peak_memory_bytes=peak_memory_bytes(),
+            target=laboratory.place.name,
+            threads=self.settings.threads,
+            baseline=baseline,
+            trials=trials,
+            frontier=tuple(trial.recipe for trial in frontier.frontier(trials)),
+            chosen=winner.recipe if winner else None,
+            nearest=None,
+            bundle=str(self.out) if winner else None,
+            interrupted=explorer.interrupted,
+            lineage={"tightrope": __version__, "calibration": laboratory.observer.digest},
+        )
+
+    def _publish(self, laboratory: Laboratory, winner: Trial, run: Run) -> Bundle:
+        """Copy the winner's bundle from the cache to where the user wants it, with what was found attached."""
+        made, _ = laboratory.make(Recipe.parse(winner.recipe))
+        attachments = {"run": run.to_json()}
+        if winner.measurement:
+            attachments["measurement"] = winner.measurement.to_json()
+        if run.report:
+            attachments["quality"] = run.report.to_json()
+        return bundle.copy(made, self.out, attachments, force=self.settings.force)
+
+
+Confirmed = tuple[Quality, Parity | None]
+"""Quality and parity on the samples for the report."""
+
+
+def usable_engines(settings: Settings) -> tuple[str, ...]:
+    """The engines to try: those asked for, or all that are installed and that the target runs."""
+    allowed = target.load(settings.target).engines if settings.target else None
+    if settings.engines:
+        for name in settings.engines:
+            plugins.load("converters", name)  # an engine that was asked for and is missing is an error
+        return settings.engines
+    found = []
+    for name in plugins.names("converters"):
+        try:
+            plugins.load("converters", name)
+        except MissingExtraError:
+            continue
+        if allowed is None or name in allowed:
+            found.append(name)
+    if not found:
+        raise MissingExtraError("No engine is installed.", hint="pip install 'tightrope[fit]'")
+    return tuple(found)
+
+
+def peak_memory_bytes() -> int:
+    """The peak resident size of this process, in bytes."""
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak if sys.platform == "darwin" else peak * 1024

@@ -1,0 +1,80 @@
+"""The space: which recipes are worth trying for a model on given engines, the likeliest first.
+
+The order is what measurements on sentence encoders taught (docs/techniques); the search only takes it as a hint. A
+recipe that begins like its neighbour shares the work of that beginning.
+"""
+
+from collections.abc import Iterable, Sequence
+from itertools import chain, zip_longest
+
+from tightrope.recipe import Recipe
+from tightrope.workshop.model import Model
+
+STATIC = "int8(activations=static, compensation=gptq, granularity=tensor, inputs=asymmetric, outliers=4)"
+DYNAMIC = "int8(compensation=gptq, granularity=tensor, inputs=asymmetric, outliers=4)"
+TOKEN = "int8(compensation=gptq)"
+SMOOTH = "smooth(alpha=0.7, shift=true)"
+
+OPENERS = {
+    "onnxruntime": f"embedding(bits=8) + {SMOOTH} + {STATIC}",
+    "openvino": f"embedding(bits=8) + {SMOOTH} + {STATIC}",
+}
+"""For each engine the recipe to begin with: what did best on it, on models measured so far."""
+
+BODIES: dict[str, tuple[str, ...]] = {
+    "onnxruntime": (
+        f"{SMOOTH} + {DYNAMIC}",
+        f"{SMOOTH} + {STATIC}",
+        "int8(granularity=tensor, inputs=asymmetric)",
+        f"smooth(alpha=0.5) + {DYNAMIC}",
+        f"smooth(alpha=0.5) + {STATIC}",
+        f"{SMOOTH} + int8(activations=static, granularity=tensor, inputs=asymmetric, outliers=4)",
+        "int8(activations=static, granularity=tensor, inputs=asymmetric, outliers=4)",
+        "int8(activations=static, calibration=percentile, granularity=tensor, inputs=asymmetric)",
+        "smooth(alpha=0.5) + int8(granularity=tensor, inputs=asymmetric)",
+        f"{SMOOTH} + {TOKEN}",
+        "int8(compensation=gptq)",
+        "int8(activations=none)",
+        "int4(method=gptq)",
+        "int4(method=hqq)",
+        "int4",
+        "mixed(loss=0.002)",
+    ),
+    "openvino": (
+        f"{SMOOTH} + {STATIC}",
+        "int8(activations=none, compensation=gptq)",
+        "int8(activations=static, granularity=tensor, inputs=asymmetric)",
+        f"smooth(alpha=0.5) + {STATIC}",
+        f"{SMOOTH} + int8(activations=static, granularity=tensor, inputs=asymmetric, outliers=4)",
+        "int8(activations=static, calibration=percentile, granularity=tensor, inputs=asymmetric)",
+        "int4(method=gptq)",
+    ),
+}
+TABLES = ("embedding(bits=8)", "embedding(bits=6, block=32)", "embedding(bits=4, block=32)")
+PLAIN = ("half",)
+
+
+def openers(engines: Sequence[str]) -> tuple[Recipe, ...]:
+    """One recipe for each engine to begin with."""
+    return tuple(Recipe.parse(OPENERS[engine], engine=engine) for engine in engines if engine in OPENERS)
+
+
+def others(model: Model, engines: Sequence[str]) -> tuple[Recipe, ...]:
+    """Every other recipe worth trying, the engines taking turns; smaller tables come after the usual one."""
+    tables = TABLES if any(table.is_vocabulary for table in model.tables()) else ("",)
+    begun = {str(recipe) for recipe in openers(engines)}
+    by_engine = [_of_engine(engine, tables) for engine in engines]
+    found = (recipe for recipe in chain.from_iterable(zip_longest(*by_engine)) if recipe is not None)
+    return tuple({str(recipe): recipe for recipe in found if str(recipe) not in begun}.values())
+
+
+def _of_engine(engine: str, tables: Iterable[str]) -> list[Recipe]:
+    first, *rest = tables
+    bodies = BODIES.get(engine, ())
+    written = [_joined(first, body) for body in bodies]
+    written += [_joined(table, body) for table in rest for body in bodies[:3]]
+    return [Recipe.parse(text, engine=engine) for text in (*written, *PLAIN)]
+
+
+def _joined(*parts: str) -> str:
+    return " + ".join(part for part in parts if part)
