@@ -3,9 +3,11 @@
 import hashlib
 from collections.abc import Sequence
 from dataclasses import fields, replace
+from pathlib import Path
 from typing import Any, Protocol, TypeVar, cast
 
 from tightrope import plugins
+from tightrope.bundle import sha256_of
 from tightrope.errors import RecipeError
 from tightrope.recipe import Step, Value
 from tightrope.workshop.graph import Graph
@@ -22,7 +24,10 @@ class Pass(Protocol):
     Options: type[Any]
 
     def apply(self, model: M, options: Any, observer: Observer) -> M:
-        """The model with the technique applied. Raises `UnsupportedError` if it cannot be."""
+        """The model with the technique applied. Raises `UnsupportedError` if it cannot be.
+
+        A pass that reads files says which by `reads(options) -> tuple[Path, ...]`.
+        """
         ...
 
 
@@ -54,10 +59,21 @@ def apply_step(model: M, step: Step, observer: Observer) -> M:
         model.digest,
         str(Step(step.name, {f.name: getattr(options, f.name) for f in fields(options)})),
         observer.digest,
+        read_digest([step]),
     )
     digest = hashlib.sha256("\n".join(parts).encode()).hexdigest()
     assert isinstance(changed, Network | Graph)
     return cast(M, replace(changed, digest=digest))
+
+
+def read_digest(steps: Sequence[Step]) -> str:
+    """The sha256 of all files that the steps read besides the model and the texts; empty if there are none."""
+    digests = []
+    for step in steps:
+        reads = getattr(plugins.load("passes", step.name), "reads", None)
+        paths: Sequence[Path] = reads(options_of(step)) if reads else ()
+        digests += [sha256_of(path) if path.is_file() else "" for path in paths]  # the pass itself says what is missing
+    return hashlib.sha256("\n".join(digests).encode()).hexdigest() if digests else ""
 
 
 def compress(model: M, steps: Sequence[Step], observer: Observer) -> M:

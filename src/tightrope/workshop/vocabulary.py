@@ -50,7 +50,7 @@ def used(tokenizer: bytes, texts: Sequence[str]) -> set[int]:
     unknown = loaded.token_to_id(model["unk_token"]) if model["type"] == "WordPiece" else None
     found: set[int] = set()
     for start in range(0, len(texts), TEXTS_AT_ONCE):
-        part = list(texts[start : start + TEXTS_AT_ONCE])
+        part = [_without_surrogates(text) for text in texts[start : start + TEXTS_AT_ONCE]]
         for text, encoding in zip(part, loaded.encode_batch(part, add_special_tokens=False), strict=True):
             found.update(encoding.ids)
             if unknown is not None and unknown in encoding.ids:
@@ -66,7 +66,7 @@ def characters(tokenizer: bytes, texts: Sequence[str]) -> set[int]:
     data = json.loads(tokenizer)
     model, normalizer = _model(data), engine(tokenizer).normalizer
     seen = {chr(code) for code in range(128)}
-    for text in texts:
+    for text in map(_without_surrogates, texts):
         seen.update(text)
         seen.update(normalizer.normalize_str(text) if normalizer else ())
     everything = model["type"] == "BPE"  # its alphabet: bytes in disguise, or the letters that all merges start from
@@ -105,6 +105,11 @@ def prune(tokenizer: bytes, keep: Iterable[int]) -> Vocabulary:
     pruned = json.dumps(data, ensure_ascii=False, separators=(",", ":")).encode()
     _check(tokenizer, pruned, rows)
     return Vocabulary(tokenizer=pruned, rows=rows)
+
+
+def _without_surrogates(text: str) -> str:
+    """The text as the device's senses read it: a lone surrogate, which no tokenizer takes, is U+FFFD."""
+    return text.encode("utf-16-le", "surrogatepass").decode("utf-16-le", "replace")
 
 
 def _model(data: dict[str, Any]) -> dict[str, Any]:
