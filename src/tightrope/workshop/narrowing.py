@@ -1,5 +1,6 @@
 """The weight of one linear layer put on an integer grid, by any of the methods: what `int4` and `mixed` share."""
 
+import re
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from typing import Any
@@ -41,8 +42,15 @@ def check(*, method: str, block: int, activations: str) -> None:
 
 
 def open_linears(model: Model, keep: str = "") -> tuple[Linear, ...]:
-    """The layers whose weight is still in floats, less those whose name holds one of the words in `keep`."""
-    words = keep.split()
+    """The layers whose weight is still in floats, less those whose name holds one of the words in `keep`.
+
+    Words are divided by spaces, commas or semicolons. Raises `RecipeError` for a word that no layer's name holds.
+    """
+    words = re.split(r"[\s,;]+", keep.strip(" ,;")) if keep.strip(" ,;") else []
+    unknown = [word for word in words if not any(word in linear.name for linear in model.linears())]
+    if unknown:
+        some = ", ".join(linear.name for linear in model.linears()[:4])
+        raise RecipeError(f"keep says {unknown[0]!r}, but no layer's name holds it.", hint=f"Layers are: {some} …")
     return tuple(
         linear
         for linear in model.linears()
