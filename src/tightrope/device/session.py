@@ -91,6 +91,8 @@ class Executed:
     by_layer: Mapping[str, str]
     source: str
     """Where this is known from: the engine's profile, its compiled graph …"""
+    attention: float = 0.0
+    """The share of multiply-adds between two activations, which no engine here runs on integers."""
 
 
 class Runtime(Protocol):

@@ -1,7 +1,9 @@
 """What a converter hands back: the artefact's files as bytes, and what they are."""
 
+import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any, Protocol, cast
 
 from tightrope import plugins
@@ -14,7 +16,10 @@ from tightrope.workshop.model import Model
 class Converted:
     """One engine's form of a model. `files` maps a role (`model`, `weights`) to its suffix and bytes.
 
+    A file may refer to another of them by `file_name`, under which a bundle stores it.
+
     `floats`: linear layers that were annotated for integers but run in float on this engine, with the reason.
+    `approximations`: layers that this engine quantises by its own rule instead of the annotation's, with the rule.
     """
 
     engine: str
@@ -26,6 +31,19 @@ class Converted:
     settings: Mapping[str, Any] = field(default_factory=dict)
     requires: Requirements = field(default_factory=Requirements)
     floats: Mapping[str, str] = field(default_factory=dict)
+    approximations: Mapping[str, str] = field(default_factory=dict)
+
+    def write(self, folder: Path) -> dict[str, Path]:
+        """Put the files into a folder, named as in a bundle: where each role lies."""
+        paths = {role: folder / file_name(data, suffix) for role, (suffix, data) in self.files.items()}
+        for role, path in paths.items():
+            path.write_bytes(self.files[role][1])
+        return paths
+
+
+def file_name(data: bytes, suffix: str) -> str:
+    """The name of a file in a bundle, made from its content."""
+    return f"{hashlib.sha256(data).hexdigest()[:16]}.{suffix}"
 
 
 class Converter(Protocol):

@@ -18,17 +18,9 @@ from tightrope.errors import EngineError
 from tightrope.ports import Port
 
 _DTYPES = {"tensor(float)": "float32", "tensor(int64)": "int64", "tensor(int32)": "int32", "tensor(float16)": "float16"}
-_PRECISIONS = {
-    "DynamicQuantizeMatMul": "int8",
-    "MatMulInteger": "int8",
-    "MatMulIntegerToFloat": "int8",
-    "QLinearMatMul": "int8",
-    "QGemm": "int8",
-    "MatMul": "fp32",
-    "FusedMatMul": "fp32",
-    "Gemm": "fp32",
-    "FusedGemm": "fp32",
-}
+_INTEGERS = ("DynamicQuantizeMatMul", "MatMulInteger", "MatMulIntegerToFloat", "QLinearMatMul", "QGemm", "QAttention")
+_FLOATS = ("MatMul", "FusedMatMul", "Gemm", "FusedGemm", "TransposeMatMul")
+_ATTENTIONS = ("Attention", "MultiHeadAttention", "GroupQueryAttention")
 
 
 def version() -> str:
@@ -100,33 +92,49 @@ def executed(files: Mapping[str, Path], settings: Mapping[str, Any], feeds: Mapp
         events = json.loads(Path(session.end_profiling()).read_bytes())
     work: dict[str, float] = {}
     layers: dict[str, str] = {}
+    attention = 0.0
     for event in events:
         details = event.get("args", {})
-        operator = details.get("op_name")
-        if not event.get("name", "").endswith("_kernel_time") or operator is None:
-            continue
-        precision = _precision(operator)
-        if precision is None:
+        operator = details.get("op_name", "")
+        if not event.get("name", "").endswith("_kernel_time"):
             continue
         name = event["name"].removesuffix("_kernel_time")
+        inputs, outputs = _shapes(details, "input_type_shape"), _shapes(details, "output_type_shape")
+        precision = _precision(operator, name)
+        if precision is None or not inputs or not outputs:
+            continue
         layers[name] = precision
-        work[precision] = work.get(precision, 0.0) + _multiply_adds(details)
+        amount, between = _multiply_adds(operator, inputs, outputs[0])
+        work[precision] = work.get(precision, 0.0) + amount
+        attention += amount if between else 0.0
     total = sum(work.values())
     return Executed(
         share={key: value / total for key, value in work.items()} if total else {},
         by_layer=layers,
         source="profile of one run",
+        attention=attention / total if total else 0.0,
     )
 
 
-def _precision(operator: str) -> str | None:
-    return "int4" if operator == "MatMulNBits" else _PRECISIONS.get(operator)
+def _shapes(details: Mapping[str, Any], key: str) -> list[list[int]]:
+    return [next(iter(item.values())) for item in details.get(key, ())]
 
 
-def _multiply_adds(details: Mapping[str, Any]) -> float:
-    """Output elements times the reduced dimension, from the shapes that the profile states."""
-    shapes = [next(iter(item.values())) for item in details.get("input_type_shape", ())]
-    outputs = [next(iter(item.values())) for item in details.get("output_type_shape", ())]
-    if not shapes or not outputs or not shapes[0]:
-        return 0.0
-    return float(np.prod(outputs[0], dtype=np.float64)) * float(shapes[0][-1])
+def _precision(operator: str, name: str) -> str | None:
+    """The precision of an operator's products; `None` for one that makes none."""
+    if operator in _INTEGERS:
+        return "int8"
+    if operator in (*_FLOATS, *_ATTENTIONS):
+        return "fp32"
+    if operator != "MatMulNBits":
+        return None
+    return "int4" if name.endswith(".int4") else "int8"  # the profile tells no attributes; our converter's names do
+
+
+def _multiply_adds(operator: str, inputs: list[list[int]], output: list[int]) -> tuple[float, bool]:
+    """Multiply-adds of an operator, and whether both of its sides are activations, as in attention."""
+    if operator in _ATTENTIONS:
+        query, key, value = inputs[:3]
+        return float(np.prod(query[:-1])) * key[1] * (query[-1] + value[-1]), True
+    between = operator in _FLOATS and len(inputs) > 1 and len(inputs[1]) > 2
+    return float(np.prod(output, dtype=np.float64)) * inputs[0][-1], between
