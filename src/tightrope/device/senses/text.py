@@ -77,21 +77,46 @@ def batches(lengths: NDArray[np.int64], token_budget: int) -> list[NDArray[np.in
     return cuts
 
 
-def of_length(tokenizer: Tokenizer, texts: Sequence[str], tokens: int) -> str:
-    """A text of exactly `tokens` tokens if words allow it, else the nearest shorter one, made from the given texts."""
+def of_length(tokenizer: Tokenizer, texts: Sequence[Text], tokens: int, *, pair: bool = False) -> Text | Pair | None:
+    """A text, or a pair whose first part is a quarter of the words, of exactly `tokens` tokens.
+
+    It is made from the words of the given texts, again and again if need be, and a few short ones at the end where
+    no word of theirs fits. `None` if the model takes no input of that length.
+    """
     words = " ".join(texts).split()
-    low, high = 1, len(words)
-    while low < high:
-        middle = (low + high + 1) // 2
-        if len(tokenizer.encode([" ".join(words[:middle])]).ids.values) <= tokens:
-            low = middle
-        else:
-            high = middle - 1
-    text = " ".join(words[:low])
-    for filler in (" a", " the", " of", "."):  # single tokens in most vocabularies
-        while len(tokenizer.encode([text + filler]).ids.values) <= tokens < tokenizer.max_length + 1:
-            longer = text + filler
-            if len(tokenizer.encode([longer]).ids.values) == len(tokenizer.encode([text]).ids.values):
-                break
-            text = longer
-    return text
+
+    def count(candidate: list[str]) -> float:
+        return _count(tokenizer, _joined(candidate, pair))
+
+    low, high = 0, 1
+    while words and high < tokens and count(_first(words, high)) <= tokens:
+        high *= 2
+    while low + 1 < high:
+        middle = (low + high) // 2
+        low, high = (middle, high) if count(_first(words, middle)) <= tokens else (low, middle)
+    chosen = _first(words, low)
+    for filler in _FILLERS:
+        while count([*chosen, filler]) <= tokens and count([*chosen, filler]) > count(chosen):
+            chosen.append(filler)
+    return _joined(chosen, pair) if count(chosen) == tokens else None
+
+
+_FILLERS = ("the", "a", "的", ".")
+"""Words that are one token each in nearly every vocabulary; an unknown one is a token too."""
+
+
+def _first(words: list[str], count: int) -> list[str]:
+    """The first `count` words; after the last one the first comes again."""
+    return (words * (count // max(1, len(words)) + 1))[:count]
+
+
+def _joined(words: list[str], pair: bool) -> Text | Pair:
+    cut = max(1, len(words) // 4)
+    return (" ".join(words[:cut]), " ".join(words[cut:])) if pair else " ".join(words)
+
+
+def _count(tokenizer: Tokenizer, item: Text | Pair) -> float:
+    """Tokens of one input, special ones included; infinite if it would be cut."""
+    items: Any = [item]
+    encoded = tokenizer.encode(items)
+    return float("inf") if encoded.truncated else len(encoded.ids.values)
