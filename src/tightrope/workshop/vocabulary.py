@@ -86,8 +86,7 @@ def prune(tokenizer: bytes, keep: Iterable[int]) -> Vocabulary:
     """
     data = json.loads(tokenizer)
     model = _model(data)
-    added = {int(token["id"]) for token in data.get("added_tokens") or ()}
-    kept = set(keep) | added | _KINDS[model["type"]](model, set(keep))
+    kept = set(keep) | _special(data) | _KINDS[model["type"]](model, set(keep))
     rows = np.array(sorted(kept), np.int64)
     renumbered = {int(old): new for new, old in enumerate(rows)}
     if model["type"] == "Unigram":
@@ -97,11 +96,7 @@ def prune(tokenizer: bytes, keep: Iterable[int]) -> Vocabulary:
         model["vocab"] = {piece: renumbered[old] for piece, old in model["vocab"].items() if old in kept}
     if model["type"] == "BPE":
         model["merges"] = [merge for merge in model["merges"] if _survives(merge, model["vocab"])]
-    for token in data.get("added_tokens") or ():
-        token["id"] = renumbered[token["id"]]
-    if data.get("padding"):
-        data["padding"]["pad_id"] = renumbered[data["padding"]["pad_id"]]
-    _renumber(data.get("post_processor"), renumbered)
+    _renumber(data, renumbered)
     pruned = json.dumps(data, ensure_ascii=False, separators=(",", ":")).encode()
     _check(tokenizer, pruned, rows)
     return Vocabulary(tokenizer=pruned, rows=rows)
@@ -216,19 +211,37 @@ def _longest_first(word: str, model: dict[str, Any]) -> Iterator[int]:
             return
 
 
-# New numbers -------------------------------------------------------------------------------------------
+# Special tokens ----------------------------------------------------------------------------------------
 
 
-def _renumber(processor: dict[str, Any] | None, renumbered: dict[int, int]) -> None:
-    """The special tokens that a post-processor adds, in any of its forms."""
-    for nested in (processor or {}).get("processors") or ():
-        _renumber(nested, renumbered)
-    for special in ((processor or {}).get("special_tokens") or {}).values():
-        special["ids"] = [renumbered[number] for number in special["ids"]]
-    for role in ("cls", "sep"):
-        if processor and role in processor:
-            piece, number = processor[role]
-            processor[role] = [piece, renumbered[number]]
+def _special(data: dict[str, Any]) -> set[int]:
+    """The ids that the tokenizer names outside its model: added tokens, padding, and what a post-processor adds."""
+    found = {int(token["id"]) for token in data.get("added_tokens") or ()}
+    if data.get("padding"):
+        found.add(int(data["padding"]["pad_id"]))
+    for holder, key in _places(data.get("post_processor")):
+        found.update(holder[key] if key == "ids" else [holder[key][1]])
+    return found
+
+
+def _renumber(data: dict[str, Any], renumbered: dict[int, int]) -> None:
+    for token in data.get("added_tokens") or ():
+        token["id"] = renumbered[token["id"]]
+    if data.get("padding"):
+        data["padding"]["pad_id"] = renumbered[data["padding"]["pad_id"]]
+    for holder, key in _places(data.get("post_processor")):
+        old = holder[key]
+        holder[key] = [renumbered[number] for number in old] if key == "ids" else [old[0], renumbered[old[1]]]
+
+
+def _places(processor: dict[str, Any] | None) -> Iterator[tuple[dict[str, Any], str]]:
+    """Where a post-processor of any form holds ids: lists under `ids`, or [piece, id] under `cls` and `sep`."""
+    if processor is None:
+        return
+    for nested in processor.get("processors") or ():
+        yield from _places(nested)
+    yield from ((special, "ids") for special in (processor.get("special_tokens") or {}).values())
+    yield from ((processor, role) for role in ("cls", "sep") if role in processor)
 
 
 def _check(before: bytes, after: bytes, rows: NDArray[np.int64]) -> None:

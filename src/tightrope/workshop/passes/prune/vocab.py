@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, TypeVar
 
-from tightrope.errors import DataError, UnsupportedError
+from tightrope.errors import DataError, RecipeError, UnsupportedError
 from tightrope.workshop.model import Model, Table, TextSenses
 from tightrope.workshop.numerics.quantized import Quantized, Weight
 from tightrope.workshop.observe import Observer
@@ -53,6 +53,8 @@ def apply(model: M, options: Options, observer: Observer) -> M:
 
     Raises `DataError` for a corpus that cannot be read, `UnsupportedError` for a tokenizer or table that cannot be cut.
     """
+    if options.common < 0:
+        raise RecipeError(f"common is {options.common}.", hint="Give how many pieces to keep, zero or more.")
     texts = _corpus(options.corpus, observer)
     table = _vocabulary_table(model)
     tokenizer = model.senses.tokenizer
