@@ -238,3 +238,9 @@ def is_float(weight: Weight) -> bool:
 def is_half(weight: Weight) -> bool:
     """Whether a weight holds floating-point values of two bytes."""
     return is_float(weight) and not isinstance(weight, Quantized) and weight.dtype.itemsize == 2
+
+
+def normalized(graph: Graph) -> frozenset[str]:
+    """The weights of the linear layers whose input comes straight out of a layer norm."""
+    norms = {node.output[0] for node in graph.proto.graph.node if node.op_type == "LayerNormalization"}
+    return frozenset(linear.weight for linear in graph.linears() if linear.source in norms)

@@ -1,52 +1,47 @@
-"""Float weights stored in sixteen bits: half the size, for nearly the same answers.
+"""Weights in sixteen bits: half the size, and next to the same answers (Micikevicius et al. 2017, arXiv:1710.03740).
 
-`fp16` (IEEE 754 binary16) has three decimal digits up to 65,504; `bf16` (bfloat16) has two, and the range of float32.
-Engines that cannot calculate in sixteen bits widen the weights as they load them.
+Only what is stored shrinks: a CPU without half-precision arithmetic widens the weights when it loads them.
 """
 
 from dataclasses import dataclass
 from typing import TypeVar
 
+import ml_dtypes
 import numpy as np
-from onnx import TensorProto, helper
 
-from tightrope.errors import UnsupportedError
-from tightrope.recipe import one_of
+from tightrope.errors import RecipeError, UnsupportedError
+from tightrope.workshop.graph import is_float
 from tightrope.workshop.model import Model
-from tightrope.workshop.numerics.quantized import Array, Quantized
+from tightrope.workshop.numerics.quantized import Quantized, Weight, values
 from tightrope.workshop.observe import Observer
 
 M = TypeVar("M", bound=Model)
-BFLOAT16 = helper.tensor_dtype_to_np_dtype(TensorProto.BFLOAT16)
+FORMATS = {"fp16": np.dtype(np.float16), "bf16": np.dtype(ml_dtypes.bfloat16)}
+LEAST_ELEMENTS = 1024
+"""Smaller weights (biases, norms, constants) weigh nothing and stay as they are."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Options:
-    """`dtype`: fp16 or bf16."""
+    """`format`: `fp16` is finer, `bf16` has the range of float32."""
 
-    dtype: str = "fp16"
-
-    def __post_init__(self) -> None:
-        one_of("half's dtype", self.dtype, ("fp16", "bf16"))
+    format: str = "fp16"
 
 
 def apply(model: M, options: Options, observer: Observer) -> M:
-    """The model with all float32 weights but single numbers in sixteen bits; what is quantised stays so.
+    """The model with its large float32 weights in half precision.
 
-    Raises `UnsupportedError` for a weight that fp16 cannot hold.
+    Raises `RecipeError` for an unknown format, `UnsupportedError` for a weight that leaves the format's range.
     """
-    weights = {
-        name: _narrowed(name, weight, options.dtype)
-        for name, weight in model.weights.items()
-        if not isinstance(weight, Quantized) and weight.dtype == np.float32 and weight.size > 1
-    }
+    if options.format not in FORMATS:
+        raise RecipeError(f"format is {options.format!r}.", hint=f"Known: {', '.join(FORMATS)}.")
+    weights: dict[str, Weight] = {}
+    for name, weight in model.weights.items():
+        if isinstance(weight, Quantized) or not is_float(weight) or weight.size < LEAST_ELEMENTS:
+            continue
+        with np.errstate(over="ignore"):
+            narrow = values(weight).astype(FORMATS[options.format])
+        if not np.isfinite(narrow.astype(np.float32)).all():
+            raise UnsupportedError(f"{name} has values beyond {options.format}.", hint="Use half(format=bf16).")
+        weights[name] = narrow
     return model.rewrite(weights=weights)
-
-
-def _narrowed(name: str, weight: Array, dtype: str) -> Array:
-    if dtype == "bf16":
-        return weight.astype(BFLOAT16)
-    most = float(np.abs(weight).max())
-    if most > float(np.finfo(np.float16).max):
-        raise UnsupportedError(f"{name} holds {most:g}, which fp16 cannot.", hint="Use half(dtype=bf16).")
-    return weight.astype(np.float16)

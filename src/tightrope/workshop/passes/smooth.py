@@ -1,10 +1,10 @@
-"""Moves outliers from a layer's inputs into its weights, where a scale for each output can bear them (SmoothQuant).
+"""Outliers moved from inputs into weights, feature by feature, before both are rounded (SmoothQuant).
 
-Xiao et al. 2022, arXiv:2211.10438: input feature j is divided by s_j = a_j^alpha / w_j^(1 - alpha), and row j of the
-weight multiplied by it, which changes nothing but what rounding does afterwards. With `shift` the mean of each feature
-is taken away first and the bias makes up for it (Wei et al. 2023, arXiv:2304.09145).
+Xiao et al. 2022, arXiv:2211.10438: x·W = (x / s)·(s·W). With s = max|x|^alpha / max|W|^(1 - alpha) for each input
+feature, both sides become about equally hard to round. The function stays what it was.
 """
 
+from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import TypeVar
@@ -12,121 +12,97 @@ from typing import TypeVar
 import numpy as np
 
 from tightrope.errors import RecipeError
-from tightrope.recipe import one_of
-from tightrope.workshop.graph import is_float
+from tightrope.workshop.graph import normalized
 from tightrope.workshop.model import Linear, Model
 from tightrope.workshop.narrowing import open_linears
-from tightrope.workshop.numerics.quantized import Array, Floats, Scheme, Weight, values
+from tightrope.workshop.network import lower
+from tightrope.workshop.numerics.quantized import Floats, Scheme, Weight, values
+from tightrope.workshop.numerics.smoothing import migration
 from tightrope.workshop.observe import Inputs, Observer
 
 M = TypeVar("M", bound=Model)
-LEAST, MOST = np.float32(2.0**-12), np.float32(2.0**12)
-"""How far a feature may be scaled: half precision, and a feature that calibration never saw, can still bear it."""
+INPUTS = ("norms", "all")
+STATISTICS = ("max", "rms")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Options:
-    """`alpha`: how much moves, from 0 (weights all alike) to 1 (inputs all alike). `statistic`: max or rms.
+    """`alpha`: how much of the difficulty goes to the weights, 0 to 1.
 
-    `shift`: also take each feature's mean away, where every layer that shares the input has a bias of its own.
+    `inputs`: `norms` smooths what comes out of a layer norm, as the paper does; `all` every layer's input. `statistic`:
+    the features' size by `max` or by `rms`. `shift`: also subtract each feature's mean, which the bias makes good.
+    `keep`: words divided by spaces; a layer whose name holds one of them is left alone.
     """
 
     alpha: float = 0.5
+    inputs: str = "norms"
     statistic: str = "max"
     shift: bool = False
-
-    def __post_init__(self) -> None:
-        one_of("smooth's statistic", self.statistic, ("max", "rms"))
-        if not 0 <= self.alpha <= 1:
-            raise RecipeError(f"smooth's alpha is {self.alpha}.", hint="Give a number from 0 to 1, such as 0.5.")
+    keep: str = ""
 
 
 def apply(model: M, options: Options, observer: Observer) -> M:
-    """The same function, with the inputs of all linear layers that are still in floats made easier to round.
+    """The model with smoothed inputs; layers that share an input share one vector.
 
-    A weight that another part of the model uses too is left alone. Raises `DataError` if there are no texts.
+    Raises `RecipeError` for an option's value, `DataError` if there are no calibration texts.
     """
+    _check(options)
+    groups: defaultdict[str, list[Linear]] = defaultdict(list)
+    for linear in open_linears(model, options.keep):
+        groups[linear.source].append(linear)
+    wanted = normalized(lower(model))
     weights: dict[str, Weight] = {}
     schemes: dict[str, Scheme] = {}
-    for group in _groups(model):
-        old = model.schemes.get(group[0].weight)
-        inputs = observer.inputs[group[0].weight].prepared(old)
-        step = Scheme()
-        if options.shift and _can_shift(model, group):
-            step = Scheme(shift=inputs.mean)
-            weights |= {name: bias for linear in group for name, bias in _shifted_bias(model, linear, inputs.mean)}
-            inputs = inputs.prepared(step)
-        step = replace(step, smooth=_factors(model, group, inputs, options))
-        scheme = _after(old, step)
-        for linear in group:
-            weights[linear.weight] = _scaled(model, linear, step.smooth)
-            schemes[linear.weight] = scheme
+    for linears in groups.values():
+        if options.inputs == "norms" and linears[0].weight not in wanted:
+            continue
+        inputs = observer.inputs[linears[0].weight].prepared(model.schemes.get(linears[0].weight))
+        scheme, changed = _smooth(model, linears, inputs, options)
+        weights |= changed
+        schemes |= dict.fromkeys((linear.weight for linear in linears), scheme)
     return model.rewrite(weights=weights, schemes=schemes)
 
 
-def _groups(model: Model) -> list[list[Linear]]:
-    """Layers that share an input and what is done to it. A weight that stands in several places is in none of them."""
-    uses = [linear.weight for linear in model.linears()] + [table.weight for table in model.tables()]
-    groups: dict[tuple[str, int], list[Linear]] = {}
-    for linear in open_linears(model):
-        if uses.count(linear.weight) == 1:
-            groups.setdefault((linear.source, id(model.schemes.get(linear.weight))), []).append(linear)
-    return list(groups.values())
+def _check(options: Options) -> None:
+    if not 0 <= options.alpha <= 1:
+        raise RecipeError(f"alpha is {options.alpha}.", hint="Give a number from 0 to 1, such as 0.5.")
+    for name, known in (("inputs", INPUTS), ("statistic", STATISTICS)):
+        if getattr(options, name) not in known:
+            raise RecipeError(f"{name} is {getattr(options, name)!r}.", hint=f"Known: {', '.join(known)}.")
 
 
-def _in_rows(model: Model, linear: Linear) -> Floats:
-    """The weight as [in, out]."""
+def _smooth(
+    model: Model, linears: Sequence[Linear], inputs: Inputs, options: Options
+) -> tuple[Scheme, dict[str, Weight]]:
+    """One scheme for layers that share an input, and their weights and biases as they answer to it."""
+    shifts = options.shift and all(linear.bias is not None for linear in linears)
+    shift = inputs.mean if shifts else np.zeros_like(inputs.mean)
+    matrices = {linear.weight: _rows(model, linear) for linear in linears}
+    tallest = np.max([np.abs(matrix).max(axis=0) for matrix in matrices.values()], axis=0)
+    smooth = migration(_size(inputs, shift, options.statistic), tallest, options.alpha)
+    changed: dict[str, Weight] = {}
+    for linear in linears:
+        rows = matrices[linear.weight]
+        changed[linear.weight] = _stored(rows * smooth, linear)
+        if shifts and linear.bias is not None:
+            bias = changed.get(linear.bias, model.weights[linear.bias])
+            changed[linear.bias] = (values(bias) + rows @ shift).astype(np.float32)
+    old = model.schemes.get(linears[0].weight) or Scheme()
+    assert old.smooth is None and old.shift is None, "smoothing twice"
+    return replace(old, smooth=smooth, shift=shift if shifts else None), changed
+
+
+def _rows(model: Model, linear: Linear) -> Floats:
     weight = values(model.weights[linear.weight])
-    return weight.T if linear.out_axis == 0 else weight
+    return weight if linear.out_axis == 0 else weight.T
 
 
-def _factors(model: Model, group: Sequence[Linear], inputs: Inputs, options: Options) -> Floats:
-    """s [in], of geometric mean one: a common factor would change no rounding, only the numbers."""
-    if options.statistic == "max":
-        size = np.maximum(np.abs(inputs.low), np.abs(inputs.high))
-        weight = np.max([np.abs(_in_rows(model, linear)).max(1) for linear in group], axis=0)
-    else:
-        size = np.sqrt(np.maximum(np.diagonal(inputs.gram), 0))
-        weight = np.sqrt(np.mean([np.square(_in_rows(model, linear)).mean(1) for linear in group], axis=0))
-    known = (size > 0) & (weight > 0)
-    if not known.any():
-        return np.ones_like(inputs.mean)
-    logarithms = options.alpha * np.log(size[known]) - (1 - options.alpha) * np.log(weight[known])
-    factors = np.ones_like(inputs.mean)
-    factors[known] = np.clip(np.exp(logarithms - logarithms.mean()), LEAST, MOST)
-    return factors
+def _stored(rows: Floats, linear: Linear) -> Floats:
+    return np.ascontiguousarray(rows if linear.out_axis == 0 else rows.T)
 
 
-def _scaled(model: Model, linear: Linear, smooth: Floats | None) -> Array:
-    assert smooth is not None
-    stored = model.weights[linear.weight]
-    assert isinstance(stored, np.ndarray)
-    scaled: Array = stored * (smooth if linear.out_axis == 0 else smooth[:, None]).astype(stored.dtype)
-    return scaled
-
-
-def _can_shift(model: Model, group: Sequence[Linear]) -> bool:
-    biases = [linear.bias for linear in group]
-    every = [linear.bias for linear in model.linears()]
-    return all(name is not None and every.count(name) == 1 and is_float(model.weights[name]) for name in biases)
-
-
-def _shifted_bias(model: Model, linear: Linear, mean: Floats) -> list[tuple[str, Array]]:
-    """b + mean·W, summed in double precision, under the bias's name."""
-    assert linear.bias is not None
-    bias = model.weights[linear.bias]
-    added = mean.astype(np.float64) @ _in_rows(model, linear).astype(np.float64)
-    return [(linear.bias, (values(bias) + added).astype(np.float32))]
-
-
-def _after(old: Scheme | None, step: Scheme) -> Scheme:
-    """One scheme that does what the old one and then the step do: ((x - s)/m - s')/m' = (x - (s + m·s'))/(m·m')."""
-    if old is None:
-        return step
-    assert step.smooth is not None
-    smooth = step.smooth if old.smooth is None else old.smooth * step.smooth
-    shift = old.shift
-    if step.shift is not None:
-        moved = step.shift if old.smooth is None else old.smooth * step.shift
-        shift = moved if shift is None else shift + moved
-    return replace(old, smooth=smooth, shift=shift)
+def _size(inputs: Inputs, shift: Floats, statistic: str) -> Floats:
+    if statistic == "max":
+        return np.asarray(np.maximum(inputs.high - shift, shift - inputs.low), np.float32)
+    squares = np.diagonal(inputs.gram) - 2 * shift * inputs.mean + shift**2
+    return np.asarray(np.sqrt(np.maximum(squares, 0)), np.float32)

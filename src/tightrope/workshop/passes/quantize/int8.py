@@ -1,54 +1,29 @@
-"""Weights of linear layers in eight bits, a scale for each output; their inputs too, at run time or by calibration.
+"""Weights and inputs of linear layers in eight bits, so that the multiplying is done on integers.
 
-After Jacob et al. 2018 (arXiv:1712.05877), with a range for each token where the engine can: a token with an outlier
-then costs no other token its precision.
+Jacob et al. 2018, arXiv:1712.05877. Weights have a scale for each output; inputs a range that is read from each token
+or tensor at run time, or a static one that was calibrated. `outliers` keeps a few features in float (Dettmers et al.
+2022, arXiv:2208.07339), and `compensation=gptq` rounds the weights with regard to what enters (Frantar et al. 2022).
 """
 
+from collections import defaultdict
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import TypeVar
+from typing import Literal, TypeVar
 
 import numpy as np
 
 from tightrope.errors import RecipeError
-from tightrope.recipe import one_of
 from tightrope.workshop.model import Linear, Model
-from tightrope.workshop.narrowing import Grid, narrow, open_linears
+from tightrope.workshop.narrowing import open_linears
 from tightrope.workshop.numerics import ranges
-from tightrope.workshop.numerics.quantized import Scheme
+from tightrope.workshop.numerics.gptq import compensate
+from tightrope.workshop.numerics.outliers import outliers
+from tightrope.workshop.numerics.quantized import Floats, Quantized, Scheme, Weight, kept_name, values
+from tightrope.workshop.numerics.rounding import round_to_nearest
 from tightrope.workshop.observe import Inputs, Observer
 
 M = TypeVar("M", bound=Model)
-BITS = 8
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Options:
-    """`weights`, `inputs`: symmetric or asymmetric. `activations`: dynamic, static, or none for weights alone.
-
-    `granularity` of dynamic ranges: token or tensor. `calibration` of static ones: minmax, percentile (the middle
-    `percentile` per cent), entropy or mse. `compensation`: none or gptq, which needs calibration texts. `keep`: words
-    divided by spaces, commas or semicolons; a layer whose name holds one of them stays in floats.
-    """
-
-    weights: str = "symmetric"
-    activations: str = "dynamic"
-    granularity: str = "token"
-    inputs: str = "symmetric"
-    calibration: str = "minmax"
-    percentile: float = 99.99
-    compensation: str = "none"
-    keep: str = ""
-
-    def __post_init__(self) -> None:
-        for name, known in _KNOWN.items():
-            one_of(f"int8's {name}", getattr(self, name), known)
-        if not 50 < self.percentile <= 100:
-            raise RecipeError(
-                f"int8's percentile is {self.percentile}.", hint="Give more than 50 and at most 100, such as 99.99."
-            )
-
-
-_KNOWN = {
+CHOICES = {
     "weights": ("symmetric", "asymmetric"),
     "activations": ("dynamic", "static", "none"),
     "granularity": ("token", "tensor"),
@@ -58,50 +33,128 @@ _KNOWN = {
 }
 
 
-def apply(model: M, options: Options, observer: Observer) -> M:
-    """The model with every linear weight that is still in floats on an eight-bit grid, and its input's scheme.
-
-    Raises `RecipeError` for a word to keep that is in no name, `DataError` if texts are needed and there are none.
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Options:
+    """`activations`: `none` leaves inputs in float. `granularity`: what shares a dynamic range; a static one is always
+    the tensor's. `calibration`, `percentile`: how a static range is found. `outliers`: features at most that stay in
+    float in each layer. `keep`: words divided by spaces; a layer whose name holds one of them is left alone.
     """
-    linears = open_linears(model, options.keep)
-    grid = Grid(bits=BITS, block=None, symmetric=options.weights == "symmetric")
-    method = "gptq" if options.compensation == "gptq" else "nearest"
-    weights = {linear.weight: narrow(model, linear, grid, method, observer) for linear in linears}
-    schemes = {} if options.activations == "none" else _schemes(model, linears, options, observer)
+
+    weights: str = "symmetric"
+    activations: str = "dynamic"
+    granularity: str = "token"
+    inputs: str = "symmetric"
+    calibration: str = "minmax"
+    percentile: float = 99.99
+    compensation: str = "none"
+    outliers: int = 0
+    keep: str = ""
+
+
+def apply(model: M, options: Options, observer: Observer) -> M:
+    """The model with every linear weight that is still in float on an 8-bit grid, and a scheme for its input.
+
+    Raises `RecipeError` for an option's value, `DataError` if an option needs calibration texts and there are none.
+    """
+    _check(options)
+    groups: defaultdict[tuple[str, int], list[Linear]] = defaultdict(list)
+    for linear in open_linears(model, options.keep):
+        groups[linear.source, id(model.schemes.get(linear.weight))].append(linear)
+    weights: dict[str, Weight] = {}
+    schemes: dict[str, Scheme] = {}
+    for linears in groups.values():
+        old = model.schemes.get(linears[0].weight) or Scheme()
+        inputs = observer.inputs[linears[0].weight].prepared(old) if _calibrates(options) else None
+        matrices = [_rows(model, linear) for linear in linears]
+        kept = _outliers(matrices, inputs, options)
+        if options.activations != "none" or kept is not None:
+            scheme = _scheme(old, inputs, kept, options)
+            schemes |= dict.fromkeys((linear.weight for linear in linears), scheme)
+        for linear, rows in zip(linears, matrices, strict=True):
+            weights |= _quantized(linear, rows, inputs, kept, options)
     return model.rewrite(weights=weights, schemes=schemes)
 
 
-def _schemes(model: Model, linears: tuple[Linear, ...], options: Options, observer: Observer) -> dict[str, Scheme]:
-    """A scheme for each weight; layers that share an input, and its preparation, share the very same value."""
-    shared: dict[tuple[str, int], Scheme] = {}
-    found = {}
-    for linear in linears:
-        old = model.schemes.get(linear.weight)
-        key = (linear.source, id(old))
-        if key not in shared:
-            shared[key] = _scheme(linear, old, options, observer)
-        found[linear.weight] = shared[key]
+def _check(options: Options) -> None:
+    for name, known in CHOICES.items():
+        if getattr(options, name) not in known:
+            raise RecipeError(f"{name} is {getattr(options, name)!r}.", hint=f"Known: {', '.join(known)}.")
+    if not 50 < options.percentile <= 100:
+        raise RecipeError(f"percentile is {options.percentile}.", hint="Give more than 50 and 100 at most, as 99.99.")
+    if not 0 <= options.outliers <= 64:
+        raise RecipeError(f"outliers is {options.outliers}.", hint="Give 0 to 64; a few are enough.")
+    if options.outliers and options.activations == "none":
+        raise RecipeError("outliers has no use where inputs stay in float.", hint="Leave it out.")
+
+
+def _calibrates(options: Options) -> bool:
+    return options.activations == "static" or options.compensation == "gptq" or options.outliers > 0
+
+
+def _rows(model: Model, linear: Linear) -> Floats:
+    weight = values(model.weights[linear.weight])
+    return weight if linear.out_axis == 0 else np.ascontiguousarray(weight.T)
+
+
+def _outliers(matrices: Sequence[Floats], inputs: Inputs | None, options: Options) -> "Kept | None":
+    if inputs is None or not options.outliers:
+        return None
+    largest = np.maximum(inputs.high, -inputs.low)
+    tallest = np.max([np.abs(rows).max(axis=0) for rows in matrices], axis=0)
+    found = outliers(largest, tallest, options.outliers)
+    return found if len(found) else None
+
+
+Kept = np.ndarray[tuple[int], np.dtype[np.int64]]
+
+
+def _scheme(old: Scheme, inputs: Inputs | None, kept: "Kept | None", options: Options) -> Scheme:
+    granularity: Literal["tensor", "token"] = "token" if options.granularity == "token" else "tensor"
+    symmetric = options.inputs == "symmetric"
+    static = None
+    if options.activations == "static":
+        assert inputs is not None
+        static = _range(inputs, kept, symmetric, options)
+    return replace(old, bits=8, granularity=granularity, symmetric=symmetric, static=static, kept=kept)
+
+
+def _range(inputs: Inputs, kept: "Kept | None", symmetric: bool, options: Options) -> tuple[float, float]:
+    """The static range of the features that do not stay in float."""
+    others = np.ones(len(inputs.mean), bool)
+    if kept is not None:
+        others[kept] = False
+    if options.calibration == "minmax":  # over every token, not only the sampled rows
+        return min(float(inputs.low[others].min()), 0.0), max(float(inputs.high[others].max()), 0.0)
+    rows = np.ascontiguousarray(inputs.rows[:, others])
+    if options.calibration == "percentile":
+        return ranges.percentile(rows, options.percentile)
+    search = ranges.entropy if options.calibration == "entropy" else ranges.mse
+    return search(rows, bits=8, symmetric=symmetric)
+
+
+def _quantized(
+    linear: Linear, rows: Floats, inputs: Inputs | None, kept: "Kept | None", options: Options
+) -> dict[str, Weight]:
+    """The layer's codes in the model's layout, and the float weights [kept, out] of the features it keeps."""
+    found: dict[str, Weight] = {}
+    if kept is not None:
+        found[kept_name(linear.weight)] = np.ascontiguousarray(rows[:, kept].T)
+        rows = rows.copy()
+        rows[:, kept] = 0
+    symmetric = options.weights == "symmetric"
+    stored: Quantized
+    if options.compensation == "gptq":
+        assert inputs is not None
+        stored = compensate(rows, _without(inputs.gram, kept), bits=8, block=None, symmetric=symmetric)
+    else:
+        stored = round_to_nearest(rows, bits=8, block=None, symmetric=symmetric)
+    found[linear.weight] = stored if linear.out_axis == 0 else stored.transpose()
     return found
 
 
-def _scheme(linear: Linear, old: Scheme | None, options: Options, observer: Observer) -> Scheme:
-    static = options.activations == "static"
-    return replace(
-        old or Scheme(),
-        bits=BITS,
-        granularity="token" if options.granularity == "token" and not static else "tensor",
-        symmetric=options.inputs == "symmetric",
-        static=static_range(observer.inputs[linear.weight].prepared(old), options) if static else None,
-    )
-
-
-def static_range(inputs: Inputs, options: Options) -> ranges.Range:
-    """The limits of a calibrated input. `minmax` looks at every token, the others at the sampled rows."""
-    symmetric = options.inputs == "symmetric"
-    if options.calibration == "percentile":
-        return ranges.percentile(inputs.rows, options.percentile)
-    if options.calibration == "entropy":
-        return ranges.entropy(inputs.rows, bits=BITS, symmetric=symmetric)
-    if options.calibration == "mse":
-        return ranges.mse(inputs.rows, bits=BITS, symmetric=symmetric)
-    return ranges.minmax(np.concatenate([inputs.low, inputs.high]))
+def _without(gram: Floats, kept: "Kept | None") -> Floats:
+    if kept is None:
+        return gram
+    others = gram.copy()
+    others[kept], others[:, kept] = 0, 0
+    return others
