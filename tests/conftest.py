@@ -39,6 +39,12 @@ def need(*modules: str) -> None:
             lacking("torch" if name == "transformers" else name)
 
 
+def pytest_runtest_setup(item: pytest.Item) -> None:
+    """A test marked `torch` needs torch and transformers."""
+    if item.get_closest_marker("torch"):
+        need("torch", "transformers")
+
+
 @pytest.fixture(scope="session")
 def chromium() -> str:
     """The path of a Chromium."""
