@@ -6,11 +6,12 @@
             measurement = measure(candidate, texts, against=first)
 
 The process opens the bundle and embeds the texts, and nothing else, before its memory is read; then it is timed. The
-original's process stays open from candidate to candidate. What the words mean: docs/guide/measuring.md.
+original stays open from candidate to candidate. What the words mean: docs/guide/measuring.md.
 """
 
 import statistics
 from collections.abc import Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Self
@@ -18,15 +19,16 @@ from typing import Any, Self
 from tightrope import bundle
 from tightrope.bundle import Bundle
 from tightrope.device.meter import interleave
-from tightrope.device.meter.bench import Bench
 from tightrope.device.meter.clock import now
-from tightrope.device.meter.interleave import Contest
+from tightrope.device.meter.interleave import Contest, Rounds
+from tightrope.device.meter.opened import Opened
 from tightrope.device.meter.protocol import Message, take
 from tightrope.errors import BenchError, DataError
 from tightrope.measurement import Conditions, Latency, Measurement
 
 THROUGHPUT_SHARE = 0.15
 ENERGY_SHARE = 0.1
+LEGS_SHARE = 0.35
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -34,14 +36,16 @@ class Plan:
     """How to measure.
 
     `lengths`: tokens of the texts that are timed. `seconds`: what one bundle may take in all, kept unless so few
-    rounds fit that nothing could be said. `texts`: how many of the given texts memory and throughput are measured
-    with. `limit_s`: after this time without an answer, the bench counts as hung.
+    rounds fit that nothing could be said. `legs`: how many pairs of processes the ratio is taken from at most.
+    `texts`: how many of the given texts memory and throughput are measured with. `limit_s`: after this time without
+    an answer, the bench counts as hung.
     """
 
     lengths: tuple[int, ...] = (12, 32, 128)
     seconds: float = 6.0
     least_rounds: int = 7
     most_rounds: int = 60
+    legs: int = 3
     texts: int = 64
     threads: int = 1
     pin: bool = True
@@ -82,14 +86,14 @@ class Subject:
         self._started = now()
         self._texts = _inputs(self.source, texts, self.plan.texts)
         self._composed: dict[int, Any] = {}
-        self._bench = Bench(self.place.command, limit_s=self.plan.limit_s)
+        self._opened = self.fresh(like.cores if like else None)
+        self._bench = self._opened.bench
         try:
-            self._opened = self._open(like)
             self._first_s = self._bench.answers(self._texts[:1])[1]
-            self._first_pass_s = self._bench.answers(self._texts)[1]
+            self._bench.answers(self._texts)
             self._memory = self._bench.request("memory")[0]
         except BaseException:
-            self._bench.close(gently=False)
+            self._opened.close(gently=False)
             raise
 
     def __enter__(self) -> Self:
@@ -100,17 +104,28 @@ class Subject:
 
     def close(self) -> None:
         """End the process."""
-        self._bench.close()
+        self._opened.close()
+
+    def fresh(self, cores: tuple[int, ...] | None = None) -> Opened:
+        """The same bundle in another process, on the given cores, or on the quietest ones."""
+        wanted: Any = (list(cores) or None) if cores is not None else True
+        return Opened(
+            self.source,
+            self.place.command,
+            limit_s=self.plan.limit_s,
+            threads=self.plan.threads,
+            cores=wanted if self.plan.pin else None,
+        )
 
     @property
     def engine(self) -> str:
         """The engine that the worker chose."""
-        return str(take(self._opened, "engine", str))
+        return self._opened.engine
 
     @property
     def cores(self) -> tuple[int, ...]:
         """The cores that it is pinned to; empty if it is not."""
-        return tuple(take(self._opened, "cores", list, None) or ())
+        return self._opened.cores
 
     def text(self, tokens: int) -> Any:
         """An input of exactly so many tokens by this bundle's tokenizer, or `None` if it takes no such length."""
@@ -136,37 +151,39 @@ class Subject:
             memory_peak_bytes=peak,
             memory_steady_bytes=_bytes(self._memory, "now", "resident_bytes"),
             memory_above_interpreter_bytes=None if peak is None or bare is None else peak - bare,
-            cold_start_s=self._cold_start(),
+            cold_start_s=self._opened.start_s + self._first_s,
             energy_j=energy,
         )
-
-    def block(self, item: Any, repeats: int) -> list[float]:
-        """Seconds of each of some calls in a row, after one that is not counted: the caches belong to the other."""
-        return self._bench.seconds("time", [item], repeats=repeats, warm_up=1)
-
-    def _open(self, like: "Subject | None") -> Message:
-        path = self._bench.bring(self.source)
-        cores: Any = (list(like.cores) or None) if like else True
-        wanted = {"path": path, "threads": self.plan.threads, "cores": cores if self.plan.pin else None}
-        return self._bench.request("open", wanted)[0]
 
     def _latencies(self, against: "Subject | None", until: float) -> tuple[Latency, ...]:
         texts = {tokens: (against or self).text(tokens) for tokens in sorted(set(self.plan.lengths))}
         known = {tokens: text for tokens, text in texts.items() if text is not None}
-        contests = [self._contest(text, against) for text in known.values()]
-        rounds = interleave.in_turns(contests, until, self.plan.least_rounds, self.plan.most_rounds)
+        count = self._legs(against)
+        legs = [self._leg(list(known.values()), against, count, left, until) for left in range(count, 0, -1)]
         return tuple(
-            interleave.latency(tokens, seen, seed=self.plan.seed) for tokens, seen in zip(known, rounds, strict=True)
+            interleave.latency(tokens, [leg[position] for leg in legs], seed=self.plan.seed)
+            for position, tokens in enumerate(known)
         )
 
-    def _contest(self, text: Any, against: "Subject | None") -> Contest:
-        """Both warmed up by the same text, and the same number of calls for both."""
-        seconds = min(min(subject.block(text, 2)) for subject in (self, against) if subject is not None)
-        repeats = interleave.calls_in_a_block(seconds)
-        return Contest(
-            candidate=lambda: self.block(text, repeats),
-            original=None if against is None else lambda: against.block(text, repeats),
-        )
+    def _legs(self, against: "Subject | None") -> int:
+        """So many that starting processes takes no more than a third of the plan's time."""
+        if against is None:
+            return 1
+        affordable = int(LEGS_SHARE * self.plan.seconds / (self._opened.start_s + against._opened.start_s))
+        return max(1, min(self.plan.legs, 1 + affordable))
+
+    def _leg(self, texts: list[Any], against: "Subject | None", count: int, left: int, until: float) -> list[Rounds]:
+        """The rounds of one of `count` legs, `left` of which are still to run: the first in the open processes."""
+        with ExitStack() as stack:
+            candidate, original = self._opened, against._opened if against else None
+            if left < count and against is not None:
+                candidate, original = self.fresh(self.cores), against.fresh(self.cores)
+                stack.callback(candidate.close)
+                stack.callback(original.close)
+            contests = [_contest(text, candidate, original) for text in texts]
+            end = now() + (until - now()) / left
+            least, most = -(-self.plan.least_rounds // count), -(-self.plan.most_rounds // count)
+            return interleave.in_turns(contests, end, least, most)
 
     def _throughput(self) -> float:
         for_s = self.plan.seconds * THROUGHPUT_SHARE
@@ -182,16 +199,6 @@ class Subject:
         joules = take(answer, "joules", float, None)
         return None if joules is None else float(joules)
 
-    def _cold_start(self) -> float:
-        """The worker's own start, its imports, opening and the first answer; not the time it waited for requests."""
-        hello = self._bench.hello
-        if self._bench.is_here:  # one machine, one monotonic clock
-            start = take(hello, "ready_monotonic_s", float) - self._bench.spawned_s
-        else:
-            start = take(hello, "since_start_s", float)
-        parts = (start, take(self._opened, "import_s", float), take(self._opened, "open_s", float), self._first_s)
-        return float(sum(parts))
-
     def _conditions(self, against: "Subject | None") -> Conditions:
         machine = take(self._bench.hello, "machine", dict)
         return Conditions(
@@ -200,7 +207,7 @@ class Subject:
             architecture=str(machine.get("architecture")),
             isa=tuple(map(str, machine.get("isa") or ())),
             engine=self.engine,
-            engine_version=str(take(self._opened, "engine_version", str)),
+            engine_version=self._opened.engine_version,
             threads=self.plan.threads,
             pinned=bool(self.cores),
             baseline=None if against is None else against.engine,
@@ -242,6 +249,16 @@ def measure_bundle(
         return measure(source, texts, plan, place)
     with Subject(against, texts, plan, place) as original:
         return measure(source, texts, plan, place, against=original)
+
+
+def _contest(text: Any, candidate: Opened, original: Opened | None) -> Contest:
+    """Both warmed up by the same text, and the same number of calls in a block for both."""
+    seconds = min(min(process.block(text, 2)) for process in (candidate, original) if process is not None)
+    repeats = interleave.calls_in_a_block(seconds)
+    return Contest(
+        candidate=lambda: candidate.block(text, repeats),
+        original=None if original is None else lambda: original.block(text, repeats),
+    )
 
 
 def _inputs(source: Bundle, texts: Sequence[Any], most: int) -> list[Any]:
