@@ -106,19 +106,15 @@ class _Lowering:
         return self._norm(total, layout.embedding_norm)
 
     def _position_table(self) -> str:
-        """Positions; with the first token type added in advance where no other type can occur."""
-        layout = self.layout
-        table = self.network.weights[layout.position_table]
-        if self.pairs or layout.type_table is None:
-            return self._weight(layout.position_table)
-        first_type = values(self.network.weights[layout.type_table])[0]
+        """The positions that a text can reach; the first token type is added where no other can occur."""
+        layout, name = self.layout, self.layout.position_table
+        table = self.network.weights[name]
         if isinstance(table, Quantized) or not is_float(table):
-            raise UnsupportedError(
-                f"{layout.position_table} is quantised, but the token type is to be added to it.",
-                hint="Quantise the vocabulary only.",
-            )
-        total = (values(table) + first_type).astype(table.dtype)
-        return self.build.weight(layout.position_table, total)
+            raise UnsupportedError(f"{name} is quantised, but it is added to.", hint="Quantise the vocabulary only.")
+        reached = values(table)[: layout.first_position + self.network.senses.max_length]
+        if not self.pairs and layout.type_table is not None:
+            reached = reached + values(self.network.weights[layout.type_table])[0]
+        return self.build.weight(name, reached.astype(table.dtype))
 
     def _mask(self) -> str:
         pooling.masks(self.build)
