@@ -4,20 +4,23 @@ The order is what measurements on sentence encoders taught (docs/techniques); th
 recipe that begins like its neighbour shares the work of that beginning.
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from itertools import chain, zip_longest
 
 from tightrope.recipe import Recipe
 from tightrope.workshop.model import Model
 
-STATIC = "int8(activations=static, compensation=gptq, granularity=tensor, inputs=asymmetric, outliers=4)"
-DYNAMIC = "int8(compensation=gptq, granularity=tensor, inputs=asymmetric, outliers=4)"
+STATIC = "int8(activations=static, compensation=gptq, outliers=4)"
+DYNAMIC = "int8(compensation=gptq, granularity=tensor, outliers=4)"
 TOKEN = "int8(compensation=gptq)"
 SMOOTH = "smooth(alpha=0.7, shift=true)"
 
+TABLES = ("embedding(bits=8)", "embedding(bits=6, block=32)", "embedding(bits=4, block=32)")
+"""They come last in a recipe: what begins alike shares the work."""
+
 OPENERS = {
-    "onnxruntime": f"embedding(bits=8) + {SMOOTH} + {STATIC}",
-    "openvino": f"embedding(bits=8) + {SMOOTH} + {STATIC}",
+    "onnxruntime": f"{SMOOTH} + {STATIC} + {TABLES[0]}",
+    "openvino": f"{SMOOTH} + {STATIC} + {TABLES[0]}",
 }
 """For each engine the recipe to begin with: what did best on it, on models measured so far."""
 
@@ -25,13 +28,13 @@ BODIES: dict[str, tuple[str, ...]] = {
     "onnxruntime": (
         f"{SMOOTH} + {DYNAMIC}",
         f"{SMOOTH} + {STATIC}",
-        "int8(granularity=tensor, inputs=asymmetric)",
+        "int8(granularity=tensor)",
         f"smooth(alpha=0.5) + {DYNAMIC}",
         f"smooth(alpha=0.5) + {STATIC}",
-        f"{SMOOTH} + int8(activations=static, granularity=tensor, inputs=asymmetric, outliers=4)",
-        "int8(activations=static, granularity=tensor, inputs=asymmetric, outliers=4)",
-        "int8(activations=static, calibration=percentile, granularity=tensor, inputs=asymmetric)",
-        "smooth(alpha=0.5) + int8(granularity=tensor, inputs=asymmetric)",
+        f"{SMOOTH} + int8(activations=static, outliers=4)",
+        "int8(activations=static, outliers=4)",
+        "int8(activations=static, calibration=percentile)",
+        "smooth(alpha=0.5) + int8(granularity=tensor)",
         f"{SMOOTH} + {TOKEN}",
         "int8(compensation=gptq)",
         "int8(activations=none)",
@@ -43,15 +46,16 @@ BODIES: dict[str, tuple[str, ...]] = {
     "openvino": (
         f"{SMOOTH} + {STATIC}",
         "int8(activations=none, compensation=gptq)",
-        "int8(activations=static, granularity=tensor, inputs=asymmetric)",
+        "int8(activations=static)",
         f"smooth(alpha=0.5) + {STATIC}",
-        f"{SMOOTH} + int8(activations=static, granularity=tensor, inputs=asymmetric, outliers=4)",
-        "int8(activations=static, calibration=percentile, granularity=tensor, inputs=asymmetric)",
+        f"{SMOOTH} + int8(activations=static, outliers=4)",
+        "int8(activations=static, calibration=percentile)",
         "int4(method=gptq)",
     ),
 }
-TABLES = ("embedding(bits=8)", "embedding(bits=6, block=32)", "embedding(bits=4, block=32)")
 PLAIN = ("half",)
+MOST_TABLES = 2
+"""How many of an engine's first recipes are tried with smaller tables too."""
 
 
 def openers(engines: Sequence[str]) -> tuple[Recipe, ...]:
@@ -60,7 +64,7 @@ def openers(engines: Sequence[str]) -> tuple[Recipe, ...]:
 
 
 def others(model: Model, engines: Sequence[str]) -> tuple[Recipe, ...]:
-    """Every other recipe worth trying, the engines taking turns; smaller tables come after the usual one."""
+    """Every other recipe worth trying, the engines taking turns."""
     tables = TABLES if any(table.is_vocabulary for table in model.tables()) else ("",)
     begun = {str(recipe) for recipe in openers(engines)}
     by_engine = [_of_engine(engine, tables) for engine in engines]
@@ -68,11 +72,12 @@ def others(model: Model, engines: Sequence[str]) -> tuple[Recipe, ...]:
     return tuple({str(recipe): recipe for recipe in found if str(recipe) not in begun}.values())
 
 
-def _of_engine(engine: str, tables: Iterable[str]) -> list[Recipe]:
-    first, *rest = tables
+def _of_engine(engine: str, tables: Sequence[str]) -> list[Recipe]:
     bodies = BODIES.get(engine, ())
-    written = [_joined(first, body) for body in bodies]
-    written += [_joined(table, body) for table in rest for body in bodies[:3]]
+    written = []
+    for number, body in enumerate(bodies):
+        tried = tables if number < MOST_TABLES else tables[:1]
+        written += [_joined(body, table) for table in tried]
     return [Recipe.parse(text, engine=engine) for text in (*written, *PLAIN)]
 
 

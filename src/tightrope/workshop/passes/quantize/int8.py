@@ -27,7 +27,7 @@ CHOICES = {
     "weights": ("symmetric", "asymmetric"),
     "activations": ("dynamic", "static", "none"),
     "granularity": ("token", "tensor"),
-    "inputs": ("symmetric", "asymmetric"),
+    "inputs": ("auto", "symmetric", "asymmetric"),
     "calibration": ("minmax", "percentile", "entropy", "mse"),
     "compensation": ("none", "gptq"),
 }
@@ -36,14 +36,15 @@ CHOICES = {
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Options:
     """`activations`: `none` leaves inputs in float. `granularity`: what shares a dynamic range; a static one is always
-    the tensor's. `calibration`, `percentile`: how a static range is found. `outliers`: features at most that stay in
+    the tensor's. `inputs`: a token's grid is symmetric and a tensor's asymmetric, unless told otherwise: engines are fast
+    at these. `calibration`, `percentile`: how a static range is found. `outliers`: features at most that stay in
     float in each layer. `keep`: words divided by spaces; a layer whose name holds one of them is left alone.
     """
 
     weights: str = "symmetric"
     activations: str = "dynamic"
     granularity: str = "token"
-    inputs: str = "symmetric"
+    inputs: str = "auto"
     calibration: str = "minmax"
     percentile: float = 99.99
     compensation: str = "none"
@@ -110,7 +111,8 @@ Kept = np.ndarray[tuple[int], np.dtype[np.int64]]
 
 def _scheme(old: Scheme, inputs: Inputs | None, kept: "Kept | None", options: Options) -> Scheme:
     granularity: Literal["tensor", "token"] = "token" if options.granularity == "token" else "tensor"
-    symmetric = options.inputs == "symmetric"
+    whole = options.granularity == "tensor" or options.activations == "static"
+    symmetric = options.inputs == "symmetric" or (options.inputs == "auto" and not whole)
     static = None
     if options.activations == "static":
         assert inputs is not None
