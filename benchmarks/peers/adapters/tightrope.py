@@ -1,0 +1,31 @@
+"""Ours: a bundle, opened as any user does. It batches by itself, so there is one batching only."""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import tightrope
+from benchmarks.peers.adapters import Floats, Peer, versions_of
+
+
+class _Tightrope:
+    batchings: Sequence[int] = (0,)
+
+    def __init__(self, bundle: Path) -> None:
+        self._model = tightrope.open(bundle)
+        artefact = next(
+            item for item in self._model.bundle.content.models[0].artefacts if item.engine == self._model.engine
+        )
+        self.files = [self._model.bundle.file(path) for path in artefact.files.values()]
+        self.versions = versions_of("tightrope", artefact.engine)
+
+    def encode(self, texts: Sequence[str]) -> Floats:
+        return self._model.embed(texts)
+
+    def encode_all(self, texts: Sequence[str], batching: int) -> Floats:
+        return self._model.embed(texts)
+
+
+def open_peer(options: Mapping[str, Any]) -> Peer:
+    """`bundle`: the folder of the bundle."""
+    return _Tightrope(Path(options["bundle"]))

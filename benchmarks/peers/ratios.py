@@ -1,0 +1,79 @@
+"""Ratios over rounds, and whether the peers were what they should be.
+
+A round asks everybody the same within moments, so a ratio is taken inside each round first, and over the rounds then.
+"""
+
+import random
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from statistics import median
+
+from benchmarks.peers.candidates import REFERENCE
+from benchmarks.peers.expected import EXPECTED, YARDSTICK
+from tightrope.measurement import Interval
+
+RESAMPLES = 2000
+FALL = 0.15
+"""How far a peer may fall below what is expected of it, before the run counts for nothing."""
+
+Rounds = Mapping[str, Mapping[str, Sequence[float]]]
+"""Candidate, quantity (a length in tokens, or `corpus`), then seconds in each round."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Finding:
+    """A peer that was slower than it should be, beside another one in the same rounds."""
+
+    peer: str
+    beside: str
+    quantity: str
+    expected: float
+    measured: float
+
+    def __str__(self) -> str:
+        short = 100 * (1 - self.measured / self.expected)
+        what = "on the corpus" if self.quantity == "corpus" else f"at {self.quantity} tokens"
+        return (
+            f"{self.peer} is {self.measured:.2f} times as fast as {self.beside} {what}; "
+            f"expected {self.expected:.2f} ({short:.0f} % short)"
+        )
+
+
+def interval(values: Sequence[float], *, seed: int = 0) -> Interval:
+    """The median, and the 95 % interval of it by resampling the rounds (percentile bootstrap, Efron 1979).
+
+    >>> interval([2.0, 2.0, 2.0])
+    Interval(value=2.0, low=2.0, high=2.0, n=3)
+    """
+    generator = random.Random(seed)
+    medians = sorted(median(generator.choices(values, k=len(values))) for _ in range(RESAMPLES))
+    low, high = medians[round(0.025 * (RESAMPLES - 1))], medians[round(0.975 * (RESAMPLES - 1))]
+    return Interval(value=median(values), low=low, high=high, n=len(values))
+
+
+def speed_ratio(beside: Sequence[float], seconds: Sequence[float]) -> Interval:
+    """How many times as fast as `beside`, round by round; above 1 is faster.
+
+    >>> speed_ratio([3.0, 6.0], [1.0, 2.0]).value
+    3.0
+    """
+    return interval([one / other for one, other in zip(beside, seconds, strict=True)])
+
+
+def shortfalls(rounds: Rounds, quantities: Sequence[str]) -> list[Finding]:
+    """The peers that fell more than `FALL` below their expected ratio.
+
+    Every peer is held against the reference, and the reference against a second yardstick: a run in which the
+    reference itself was slow would flatter everybody else.
+    """
+    found = []
+    for peer in EXPECTED:
+        beside = YARDSTICK if peer == REFERENCE else REFERENCE
+        if peer not in rounds or beside not in rounds:
+            continue
+        for quantity in quantities:
+            expected = EXPECTED[beside][quantity] / EXPECTED[peer][quantity]
+            measured = speed_ratio(rounds[beside][quantity], rounds[peer][quantity]).value
+            if measured < (1 - FALL) * expected:
+                found.append(Finding(peer=peer, beside=beside, quantity=quantity, expected=expected, measured=measured))
+    return found
