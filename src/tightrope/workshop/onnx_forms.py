@@ -4,6 +4,7 @@ A converter walks the nodes of a Graph in running order, writes its engine's for
 an attention block) through a `Form`, and copies the rest.
 """
 
+from collections import Counter
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -81,7 +82,10 @@ class Form:
         self.graph, self.build = graph, Builder()
         self.carried: dict[str, Floats] = {}
         """What the bias of a layer is to take in besides, by the layer's output."""
+        self.runs: Counter[str] = Counter()
+        """The weights of all layers by the precision that their products run in."""
         self._shared: dict[object, str] = {}
+        self._kinds: dict[str, int] = {}
 
     def copy(self, node: onnx.NodeProto) -> None:
         """The node as it is, and the weights that it takes; a quantised one is given back its values."""
@@ -96,11 +100,30 @@ class Form:
         if not isinstance(weight, Quantized):
             self.build.weights[name] = weight
             return
-        inputs = [self.build.weight(f"{name}.codes", weight.codes), self.build.weight(f"{name}.scale", weight.scale)]
+        self.widened(weight, name)
+
+    def widened(self, weight: Quantized, name: str) -> str:
+        """The values of a quantised weight behind DequantizeLinear; 4 bits are stored as such."""
+        inputs = [self._codes_of(f"{name}.codes", weight.codes, weight.bits)]
+        inputs.append(self.build.weight(f"{name}.scale", weight.scale))
         if weight.zero_point is not None:
-            inputs.append(self.build.weight(f"{name}.zero", weight.zero_point))
+            inputs.append(self._codes_of(f"{name}.zero", weight.zero_point, weight.bits))
         blocks: dict[str, Any] = {"block_size": weight.block} if weight.block else {}
-        self.build.node("DequantizeLinear", inputs, name, axis=weight.axis, **blocks)
+        return self.build.node("DequantizeLinear", inputs, name, axis=weight.axis, **blocks)
+
+    def _codes_of(self, name: str, codes: Array, bits: int) -> str:
+        if bits == 4:
+            self._kinds[name] = TensorProto.INT4 if codes.dtype == np.int8 else TensorProto.UINT4
+        return self.build.weight(name, codes)
+
+    def count(self, layer: Layer, precision: str) -> None:
+        """Note the precision in which the engine runs the layer's products."""
+        self.runs[precision] += int(np.prod(self.graph.weights[layer.linear.weight].shape))
+
+    @property
+    def precision(self) -> str:
+        """The precision of most multiply-adds: `int8`; `wint8` if only the weights are integers; `fp32` …"""
+        return self.runs.most_common(1)[0][0] if self.runs else "fp32"
 
     def scheme(self, layer: Layer) -> Scheme:
         """How the layer's input is prepared; by default not at all."""
@@ -208,7 +231,7 @@ class Form:
         versions = {item.domain: item.version for item in proto.opset_import} | dict(imports)
         del proto.opset_import[:]
         proto.opset_import.extend(helper.make_opsetid(domain, version) for domain, version in versions.items())
-        tensors = [tensor(name, value) for name, value in self.build.weights.items()]  # type: ignore[arg-type]
+        tensors = [tensor(name, value, self._kinds.get(name)) for name, value in self.build.weights.items()]  # type: ignore[arg-type]
         data = _outside(tensors)
         proto.graph.initializer.extend(tensors)
         return proto.SerializeToString(deterministic=True), data

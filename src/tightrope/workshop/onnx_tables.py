@@ -32,7 +32,7 @@ def gather(build: Builder, node: onnx.NodeProto, weights: Mapping[str, Weight]) 
         current = _unpacked(build, table, ids, codes, weight.bits)
     else:
         current = build.node("Gather", [build.weight(f"{table}.codes", codes), ids], f"{output}.codes", axis=0)
-    current = build.node("Cast", [current], f"{output}.wide", to=FLOAT)
+        current = build.node("Cast", [current], f"{output}.wide", to=FLOAT)
     if weight.zero_point is not None:
         zero = _parameter(build, table, ids, weight, weight.zero_point, "zero")
         zero = build.node("Cast", [zero], f"{output}.zero", to=FLOAT)
@@ -54,38 +54,34 @@ def _unsigned(weight: Quantized) -> tuple[Array, int]:
 
 
 def _unpacked(build: Builder, table: str, ids: str, codes: Array, bits: int) -> str:
-    """The gathered rows' codes as uint8 [..., features]."""
+    """The gathered rows' codes as float32 [..., features].
+
+    By masks and factors, not by shifts: OpenVINO 2026.4 divides where it should shift, and does not round down.
+    """
     half, quarter = codes.shape[1] // 2, codes.shape[1] // 4
-    low = codes & 15
+    low, high = codes & 15, (codes >> 4).reshape(-1, 4, quarter)
     lower = low[:, :half] | (low[:, half:] << 4)
-    high = (codes >> 4).reshape(-1, 4, quarter)
     upper = high[:, 0] | (high[:, 1] << 2) | (high[:, 2] << 4) | (high[:, 3] << 6)
-    planes = lower if bits == 4 else np.concatenate([lower, upper], 1)
-
-    def name(suffix: str) -> str:
-        return f"{table}.{suffix}"
-
-    def number(value: int) -> str:
-        return build.constant(np.array(value, np.uint8), f"uint8.{value}")
-
-    def shifted(source: str, by: int, suffix: str, direction: str) -> str:
-        return build.node("BitShift", [source, number(by)], name(suffix), direction=direction)
-
-    rows = build.node("Gather", [build.weight(name("packed"), planes), ids], name("rows"), axis=0)
-    if bits == 6:
-        sizes = build.constant([half, quarter], name("planes"))
-        rows, top = build.split("Split", [rows, sizes], [name("lower"), name("upper")], axis=-1)
-    nibbles = [
-        build.node("BitwiseAnd", [rows, number(15)], name("even")),
-        shifted(rows, 4, "odd", "RIGHT"),
-    ]
-    lower_codes = build.node("Concat", nibbles, name("nibbles"), axis=-1)
+    stored = build.weight(f"{table}.packed", lower if bits == 4 else np.concatenate([lower, upper], 1))
+    rows = build.node("Gather", [stored, ids], f"{table}.rows", axis=0)
     if bits == 4:
-        return lower_codes
-    pairs = [shifted(top, 2 * part, f"pair.{part}", "RIGHT") if part else top for part in range(4)]
-    joined = build.node("Concat", pairs, name("pairs.all"), axis=-1)
-    low_pairs = build.node("BitwiseAnd", [joined, number(3)], name("pairs"))
-    return build.node("BitwiseOr", [lower_codes, shifted(low_pairs, 4, "pairs.high", "LEFT")], name("unpacked"))
+        return _plane(build, rows, f"{table}.lower", half, {15: 1.0, 240: 1 / 16})
+    sizes = build.constant([half, quarter], f"{table}.planes")
+    rows, top = build.split("Split", [rows, sizes], [f"{table}.rows.lower", f"{table}.rows.upper"], axis=-1)
+    lower_codes = _plane(build, rows, f"{table}.lower", half, {15: 1.0, 240: 1 / 16})
+    upper_codes = _plane(build, top, f"{table}.upper", quarter, {3: 16.0, 12: 4.0, 48: 1.0, 192: 1 / 4})
+    return build.node("Add", [lower_codes, upper_codes], f"{table}.whole")
+
+
+def _plane(build: Builder, rows: str, name: str, width: int, fields: Mapping[int, float]) -> str:
+    """The fields of each byte side by side, `width` of each, as float32; a field is a mask and the factor it needs."""
+    parts = [
+        build.node("BitwiseAnd", [rows, build.constant(np.array(mask, np.uint8), f"mask.{mask}")], f"{name}.{mask}")
+        for mask in fields
+    ]
+    wide = build.node("Cast", [build.node("Concat", parts, f"{name}.parts", axis=-1)], f"{name}.wide", to=FLOAT)
+    factors = build.constant(np.repeat(np.array(list(fields.values()), np.float32), width), f"{name}.factors")
+    return build.node("Mul", [wide, factors], name)
 
 
 def _parameter(build: Builder, table: str, ids: str, weight: Quantized, value: Array, suffix: str) -> str:

@@ -128,7 +128,7 @@ def _precision(operator: str, name: str) -> str | None:
         return "fp32"
     if operator != "MatMulNBits":
         return None
-    return "int4" if name.endswith(".int4") else "int8"  # the profile tells no attributes; our converter's names do
+    return "wint4" if name.endswith(".int4") else "wint8"  # the profile tells no attributes; our converter's names do
 
 
 def _multiply_adds(operator: str, inputs: list[list[int]], output: list[int]) -> tuple[float, bool]:

@@ -14,7 +14,7 @@ from tightrope.device.runtimes.onnxruntime import version
 from tightrope.errors import UnsupportedError
 from tightrope.workshop import attention_blocks, onnx_norms, onnx_tables
 from tightrope.workshop.attention_blocks import Block
-from tightrope.workshop.converted import Converted, precision
+from tightrope.workshop.converted import Converted
 from tightrope.workshop.graph import OPSET, Graph
 from tightrope.workshop.model import Model
 from tightrope.workshop.network import lower
@@ -35,7 +35,7 @@ def convert(model: Model) -> Converted:
     return Converted(
         engine="onnxruntime",
         engine_version=version(),
-        precision=precision(model),
+        precision=form.precision,
         files={"model": ("onnx", proto), "weights": ("bin", weights)},
         inputs=form.graph.inputs,
         outputs=form.graph.outputs,
@@ -82,16 +82,22 @@ class _OnnxRuntimeForm(Form):
         if not isinstance(weight, Quantized):
             if scheme.bits is not None:
                 self.in_float[name] = "its weights are floats"
-            return self.floats(layer)
-        if weight.block is None and weight.axis == 1 and weight.bits > 4 and scheme.bits is not None:
-            return self._integers(layer, weight)
-        if weight.block is None and weight.axis == 0:
+            self._floats(layer)
+        elif weight.block is None and weight.axis == 0:
             self.in_float[name] = "its scales belong to input features"
-            return self.floats(layer)
-        return self._blocks(layer, weight)
+            self._floats(layer)
+        elif weight.block is None and weight.bits > 4 and scheme.bits is not None:
+            self._integers(layer, weight)
+        else:
+            self._blocks(layer, weight)
+
+    def _floats(self, layer: Layer) -> None:
+        self.count(layer, "fp32")
+        self.floats(layer)
 
     def _integers(self, layer: Layer, weight: Quantized) -> None:
         """Input and weights as integers, by the granularity of the scheme."""
+        self.count(layer, "int8")
         scheme, name, build = self.scheme(layer), layer.name, self.build
         kept, bias = self.kept(layer)
         codes, zero = signed(weight)
@@ -188,6 +194,7 @@ class _OnnxRuntimeForm(Form):
         while inputs[-1] == "":
             inputs.pop()
         y = build.node("MatMulNBits", inputs, f"{name}.int{bits}", domain=CONTRIB, accuracy_level=4, **sizes)
+        self.count(layer, f"wint{bits}")
         self.approximations[name] = f"its input is rounded to 8 bits in blocks of {block}, by ranges read at run time"
         self.add([y, kept], layer)
 
