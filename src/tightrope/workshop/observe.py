@@ -70,6 +70,8 @@ class Observer:
         """Pairs of texts, for a model that scores them; they are observed instead of the texts."""
         self.digest = hashlib.sha256("\0".join(map(str, self._inputs)).encode("utf-8", "surrogatepass")).hexdigest()
         """Identifies the texts."""
+        self.memo: dict[str, Any] = {}
+        """Costly results of passes that follow from what was observed, for recipes that share them; by digest."""
 
     @cached_property
     def inputs(self) -> Mapping[str, Inputs]:

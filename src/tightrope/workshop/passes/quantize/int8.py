@@ -5,12 +5,14 @@ or tensor at run time, or a static one that was calibrated. `outliers` keeps a f
 2022, arXiv:2208.07339), and `compensation=gptq` rounds the weights with regard to what enters (Frantar et al. 2022).
 """
 
+import hashlib
 from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import Literal, TypeVar
+from typing import Any, Literal, TypeVar
 
 import numpy as np
+from numpy.typing import NDArray
 
 from tightrope.errors import RecipeError
 from tightrope.workshop.model import Linear, Model
@@ -23,6 +25,8 @@ from tightrope.workshop.numerics.rounding import round_to_nearest
 from tightrope.workshop.observe import Inputs, Observer
 
 M = TypeVar("M", bound=Model)
+Kept = NDArray[np.int64]
+Memo = dict[str, Any]
 CHOICES = {
     "weights": ("symmetric", "asymmetric"),
     "activations": ("dynamic", "static", "none"),
@@ -36,9 +40,9 @@ CHOICES = {
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Options:
     """`activations`: `none` leaves inputs in float. `granularity`: what shares a dynamic range; a static one is always
-    the tensor's. `inputs`: a token's grid is symmetric and a tensor's asymmetric, unless told otherwise: engines are fast
-    at these. `calibration`, `percentile`: how a static range is found. `outliers`: features at most that stay in
-    float in each layer. `keep`: words divided by spaces; a layer whose name holds one of them is left alone.
+    the tensor's. `inputs`: `auto` is symmetric for a token's grid and asymmetric for a tensor's, which engines do fast.
+    `calibration`, `percentile`: how a static range is found. `outliers`: features at most that stay in float in each
+    layer. `keep`: words divided by spaces; a layer whose name holds one of them is left alone.
     """
 
     weights: str = "symmetric"
@@ -72,7 +76,7 @@ def apply(model: M, options: Options, observer: Observer) -> M:
             scheme = _scheme(old, inputs, kept, options)
             schemes |= dict.fromkeys((linear.weight for linear in linears), scheme)
         for linear, rows in zip(linears, matrices, strict=True):
-            weights |= _quantized(linear, rows, inputs, kept, options)
+            weights |= _quantized(linear, rows, inputs, kept, options, observer.memo)
     return model.rewrite(weights=weights, schemes=schemes)
 
 
@@ -97,7 +101,7 @@ def _rows(model: Model, linear: Linear) -> Floats:
     return weight if linear.out_axis == 0 else np.ascontiguousarray(weight.T)
 
 
-def _outliers(matrices: Sequence[Floats], inputs: Inputs | None, options: Options) -> "Kept | None":
+def _outliers(matrices: Sequence[Floats], inputs: Inputs | None, options: Options) -> Kept | None:
     if inputs is None or not options.outliers:
         return None
     largest = np.maximum(inputs.high, -inputs.low)
@@ -106,10 +110,7 @@ def _outliers(matrices: Sequence[Floats], inputs: Inputs | None, options: Option
     return found if len(found) else None
 
 
-Kept = np.ndarray[tuple[int], np.dtype[np.int64]]
-
-
-def _scheme(old: Scheme, inputs: Inputs | None, kept: "Kept | None", options: Options) -> Scheme:
+def _scheme(old: Scheme, inputs: Inputs | None, kept: Kept | None, options: Options) -> Scheme:
     granularity: Literal["tensor", "token"] = "token" if options.granularity == "token" else "tensor"
     whole = options.granularity == "tensor" or options.activations == "static"
     symmetric = options.inputs == "symmetric" or (options.inputs == "auto" and not whole)
@@ -120,7 +121,7 @@ def _scheme(old: Scheme, inputs: Inputs | None, kept: "Kept | None", options: Op
     return replace(old, bits=8, granularity=granularity, symmetric=symmetric, static=static, kept=kept)
 
 
-def _range(inputs: Inputs, kept: "Kept | None", symmetric: bool, options: Options) -> tuple[float, float]:
+def _range(inputs: Inputs, kept: Kept | None, symmetric: bool, options: Options) -> tuple[float, float]:
     """The static range of the features that do not stay in float."""
     others = np.ones(len(inputs.mean), bool)
     if kept is not None:
@@ -135,7 +136,7 @@ def _range(inputs: Inputs, kept: "Kept | None", symmetric: bool, options: Option
 
 
 def _quantized(
-    linear: Linear, rows: Floats, inputs: Inputs | None, kept: "Kept | None", options: Options
+    linear: Linear, rows: Floats, inputs: Inputs | None, kept: Kept | None, options: Options, memo: Memo
 ) -> dict[str, Weight]:
     """The layer's codes in the model's layout, and the float weights [kept, out] of the features it keeps."""
     found: dict[str, Weight] = {}
@@ -147,14 +148,23 @@ def _quantized(
     stored: Quantized
     if options.compensation == "gptq":
         assert inputs is not None
-        stored = compensate(rows, _without(inputs.gram, kept), bits=8, block=None, symmetric=symmetric)
+        stored = _compensated(rows, _without(inputs.gram, kept), symmetric, memo)
     else:
         stored = round_to_nearest(rows, bits=8, block=None, symmetric=symmetric)
     found[linear.weight] = stored if linear.out_axis == 0 else stored.transpose()
     return found
 
 
-def _without(gram: Floats, kept: "Kept | None") -> Floats:
+def _compensated(rows: Floats, gram: Floats, symmetric: bool, memo: Memo) -> Quantized:
+    """Static and dynamic inputs ask for the same codes; they are found once."""
+    key = hashlib.sha256(rows.tobytes() + gram.tobytes() + bytes([symmetric])).hexdigest()
+    if key not in memo:
+        memo[key] = compensate(rows, gram, bits=8, block=None, symmetric=symmetric)
+    found: Quantized = memo[key]
+    return found
+
+
+def _without(gram: Floats, kept: Kept | None) -> Floats:
     if kept is None:
         return gram
     others = gram.copy()
