@@ -20,6 +20,6 @@ def outliers(inputs: Floats, weights: Floats, most: int) -> NDArray[np.int64]:
     `inputs`: the largest magnitude of each feature, [in]; `weights`: the largest magnitude of its weights, [in].
     """
     weight = inputs * weights
-    usual = float(np.quantile(weight, 0.99))
+    usual = float(np.quantile(weight, 0.99, method="lower"))
     chosen = np.argsort(-weight, kind="stable")[:most]
     return np.sort(chosen[weight[chosen] > UNUSUAL * usual]).astype(np.int64)

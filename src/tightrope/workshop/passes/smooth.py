@@ -4,7 +4,7 @@ Xiao et al. 2022, arXiv:2211.10438: x·W = (x / s)·(s·W). With s = max|x|^alph
 feature, both sides become about equally hard to round. The function stays what it was.
 """
 
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import TypeVar
@@ -47,9 +47,11 @@ def apply(model: M, options: Options, observer: Observer) -> M:
     Raises `RecipeError` for an option's value, `DataError` if there are no calibration texts.
     """
     _check(options)
-    groups: defaultdict[str, list[Linear]] = defaultdict(list)
+    used = Counter([linear.weight for linear in model.linears()] + [table.weight for table in model.tables()])
+    groups: defaultdict[tuple[str, int], list[Linear]] = defaultdict(list)
     for linear in open_linears(model, options.keep):
-        groups[linear.source].append(linear)
+        if used[linear.weight] == 1:  # a weight that something else uses too cannot answer to one layer's input
+            groups[linear.source, id(model.schemes.get(linear.weight))].append(linear)
     wanted = normalized(lower(model))
     weights: dict[str, Weight] = {}
     schemes: dict[str, Scheme] = {}
@@ -87,9 +89,22 @@ def _smooth(
         if shifts and linear.bias is not None:
             bias = changed.get(linear.bias, model.weights[linear.bias])
             changed[linear.bias] = (values(bias) + rows @ shift).astype(np.float32)
-    old = model.schemes.get(linears[0].weight) or Scheme()
-    assert old.smooth is None and old.shift is None, "smoothing twice"
-    return replace(old, smooth=smooth, shift=shift if shifts else None), changed
+    return _after(model.schemes.get(linears[0].weight), smooth, shift if shifts else None), changed
+
+
+def _after(old: Scheme | None, smooth: Floats, shift: Floats | None) -> Scheme:
+    """One scheme for the old one and a new step: ((x - s) / m - s') / m' = (x - (s + m·s')) / (m·m')."""
+    if old is None:
+        return Scheme(smooth=smooth, shift=shift)
+    if shift is not None and old.smooth is not None:
+        shift = old.smooth * shift
+    if shift is not None and old.shift is not None:
+        shift = old.shift + shift
+    return replace(
+        old,
+        smooth=smooth if old.smooth is None else old.smooth * smooth,
+        shift=old.shift if shift is None else shift,
+    )
 
 
 def _rows(model: Model, linear: Linear) -> Floats:

@@ -27,7 +27,7 @@ class Options:
 
 
 def apply(model: M, options: Options, observer: Observer) -> M:
-    """The model with every vocabulary table that is still in float on an integer grid.
+    """The model with every vocabulary table that is still in float, and only gathered from, on an integer grid.
 
     Raises `RecipeError` for an option's value.
     """
@@ -35,10 +35,11 @@ def apply(model: M, options: Options, observer: Observer) -> M:
         raise RecipeError(f"bits is {options.bits}.", hint=f"Known: {', '.join(map(str, BITS))}.")
     if options.block and (options.block < 16 or options.block & (options.block - 1)):
         raise RecipeError(f"block is {options.block}.", hint="Give 0 for whole rows, or a power of two from 16 up.")
+    multiplied = {linear.weight for linear in model.linears()}
     weights: dict[str, Weight] = {}
     for table in model.tables():
         weight = model.weights[table.weight]
-        if table.is_vocabulary and not isinstance(weight, Quantized):
+        if table.is_vocabulary and table.weight not in multiplied and not isinstance(weight, Quantized):
             weights[table.weight] = round_to_nearest(
                 values(weight), bits=options.bits, block=options.block or None, symmetric=options.symmetric
             )
