@@ -114,5 +114,4 @@ def spread(lengths: Sequence[int], most: int) -> list[int]:
     order = sorted(range(len(lengths)), key=lambda position: lengths[position])
     if len(order) <= most:
         return list(range(len(order)))
-    chosen = {order[round(index * (len(order) - 1) / max(1, most - 1))] for index in range(most)}
-    return sorted(chosen | {order[-1]})
+    return sorted({order[-1 - round(index * (len(order) - 1) / max(1, most - 1))] for index in range(most)})

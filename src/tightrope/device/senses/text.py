@@ -65,7 +65,7 @@ def batches(lengths: NDArray[np.int64], token_budget: int) -> list[NDArray[np.in
     come first, so that memory reaches its peak at once.
 
     >>> [batch.tolist() for batch in batches(np.array([3, 9, 4, 8]), 16)]
-    [[1], [3], [2, 0]]
+    [[1], [3, 2], [0]]
     """
     order = np.argsort(-lengths, kind="stable")
     cuts, start = [], 0
