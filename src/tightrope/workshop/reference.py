@@ -5,7 +5,7 @@ scheme as plain arithmetic on its input: shift, smooth, and rounding to the grid
 can execute it; it is slow and true.
 """
 
-from collections.abc import Iterator
+from collections.abc import Sequence
 
 import numpy as np
 import onnx
@@ -16,6 +16,9 @@ from tightrope.workshop.model import Linear, Model
 from tightrope.workshop.network import lower
 from tightrope.workshop.numerics.quantized import Array, Quantized, Scheme, kept_name
 
+LEAST = 1e-12
+"""No range is narrower: a tensor of zeros has a grid too."""
+
 
 def reference(model: Model) -> onnx.ModelProto:
     """The model as plain ONNX: float arithmetic on quantised values."""
@@ -24,7 +27,8 @@ def reference(model: Model) -> onnx.ModelProto:
     proto.CopyFrom(graph.proto)
     nodes = list(proto.graph.node)
     del proto.graph.node[:]
-    rounded = {linear.weight: _rounding(graph, linear) for linear in graph.linears() if linear.weight in graph.schemes}
+    linears = [linear for linear in graph.linears() if linear.weight in graph.schemes]
+    rounded = {linear.weight: _rounding(graph, linear, linears) for linear in linears}
     for name, weight in graph.weights.items():
         if isinstance(weight, Quantized):
             initialisers, node = _dequantize(name, weight)
@@ -72,97 +76,95 @@ def _dequantize(name: str, weight: Quantized) -> tuple[list[TensorProto], onnx.N
     return parts, helper.make_node("DequantizeLinear", inputs, [name], name=f"{name}.dequantize", **attributes)
 
 
-def _rounding(graph: Graph, linear: Linear) -> tuple[list[onnx.NodeProto], dict[str, Array], str]:
+def _rounding(
+    graph: Graph, linear: Linear, linears: Sequence[Linear]
+) -> tuple[list[onnx.NodeProto], dict[str, Array], str]:
     """Nodes that prepare and round the layer's input; layers that share an input and a scheme share them."""
     scheme = graph.schemes[linear.weight]
-    base = f"{linear.source}.for.{_label(graph, linear)}"
-    constants: dict[str, Array] = {}
-    width = graph.weights[linear.weight].shape[1 - linear.out_axis]
-    nodes = list(_round_nodes(linear.source, base, scheme, width, constants))
-    return nodes, constants, nodes[-1].output[0] if nodes else linear.source
+    sharing = (item for item in linears if item.source == linear.source and graph.schemes[item.weight] is scheme)
+    written = _Rounding(f"{linear.source}.for.{next(sharing).weight}", scheme)
+    output = written.rounded(linear.source, graph.weights[linear.weight].shape[1 - linear.out_axis])
+    return written.nodes, written.constants, output
 
 
-def _label(graph: Graph, linear: Linear) -> str:
-    """The first layer with the same source and the very same scheme."""
-    scheme = graph.schemes[linear.weight]
-    for other in graph.linears():
-        if other.source == linear.source and graph.schemes.get(other.weight) is scheme:
-            return other.weight
-    return linear.weight
+class _Rounding:
+    """Writes one scheme as nodes, whose names all begin with `base`."""
 
+    def __init__(self, base: str, scheme: Scheme) -> None:
+        self.base, self.scheme = base, scheme
+        self.nodes: list[onnx.NodeProto] = []
+        self.constants: dict[str, Array] = {}
 
-def _round_nodes(
-    source: str, base: str, scheme: Scheme, width: int, constants: dict[str, Array]
-) -> Iterator[onnx.NodeProto]:
-    current = source
+    def rounded(self, source: str, width: int) -> str:
+        """The input, `width` features wide, as the layer takes it: prepared, and on its grid if it has one."""
+        current, scheme = self._prepared(source), self.scheme
+        if scheme.bits is None:
+            return current
+        if scheme.kept is not None:
+            others = np.ones(width, np.float32)
+            others[scheme.kept] = 0
+            self._node("Gather", "kept", current, self._constant(scheme.kept, "kept.index", np.int64), axis=-1)
+            current = self._node("Mul", "others", current, self._constant(others, "kept.mask"))
+        return self._symmetric(current) if scheme.symmetric else self._asymmetric(current)
 
-    def node(op: str, inputs: list[str], suffix: str, **attributes: object) -> onnx.NodeProto:
-        return helper.make_node(op, inputs, [f"{base}.{suffix}"], name=f"{base}.{suffix}", **attributes)
+    def _prepared(self, current: str) -> str:
+        if self.scheme.shift is not None:
+            current = self._node("Sub", "shifted", current, self._constant(self.scheme.shift, "shift"))
+        if self.scheme.smooth is not None:
+            current = self._node("Div", "smoothed", current, self._constant(self.scheme.smooth, "smooth"))
+        return current
 
-    def constant(value: object, suffix: str, dtype: type = np.float32) -> str:
-        constants[f"{base}.{suffix}"] = np.asarray(value, dtype)
-        return f"{base}.{suffix}"
-
-    if scheme.shift is not None:
-        yield node("Sub", [current, constant(scheme.shift, "shift")], "shifted")
-        current = f"{base}.shifted"
-    if scheme.smooth is not None:
-        yield node("Div", [current, constant(scheme.smooth, "smooth")], "smoothed")
-        current = f"{base}.smoothed"
-    if scheme.bits is None:
-        return
-    if scheme.kept is not None:
-        mask = np.ones(width, np.float32)
-        mask[scheme.kept] = 0
-        yield node("Gather", [current, constant(scheme.kept, "kept.index", np.int64)], "kept", axis=-1)
-        yield node("Mul", [current, constant(mask, "kept.mask")], "others")
-        current = f"{base}.others"
-    levels = 2**scheme.bits - 1
-    if scheme.symmetric:
-        most = levels // 2
-        if scheme.static is not None:
-            scale = constant(max(abs(scheme.static[0]), abs(scheme.static[1]), 1e-12) / most, "scale")
+    def _symmetric(self, current: str) -> str:
+        most = self._levels // 2
+        if self.scheme.static is not None:
+            scale = self._constant(max(*map(abs, self.scheme.static), LEAST) / most, "scale")
         else:
-            yield node("Abs", [current], "abs")
-            yield _reduce("ReduceMax", f"{base}.abs", base, "most", scheme, constants)
-            yield node("Max", [f"{base}.most", constant(1e-12, "least")], "range")
-            yield node("Div", [f"{base}.range", constant(most, "levels")], "scale")
-            scale = f"{base}.scale"
-        yield node("Div", [current, scale], "scaled")
-        yield node("Round", [f"{base}.scaled"], "rounded")
-        yield node("Clip", [f"{base}.rounded", constant(-most, "low"), constant(most, "high")], "clipped")
-        yield node("Mul", [f"{base}.clipped", scale], "restored")
-        return
-    if scheme.static is not None:
-        low, high = min(scheme.static[0], 0.0), max(scheme.static[1], 0.0)
-        step = max((high - low) / levels, 1e-12)
-        scale, zero = constant(step, "scale"), constant(np.round(-low / step), "zero")
-    else:
-        yield _reduce("ReduceMin", current, base, "min", scheme, constants)
-        yield _reduce("ReduceMax", current, base, "max", scheme, constants)
-        yield node("Min", [f"{base}.min", constant(0.0, "nought")], "low")
-        yield node("Max", [f"{base}.max", f"{base}.nought"], "high")
-        yield node("Sub", [f"{base}.high", f"{base}.low"], "span")
-        yield node("Max", [f"{base}.span", constant(1e-12, "least")], "range")
-        yield node("Div", [f"{base}.range", constant(levels, "levels")], "scale")
-        yield node("Div", [f"{base}.low", f"{base}.scale"], "low.scaled")
-        yield node("Neg", [f"{base}.low.scaled"], "zero.exact")
-        yield node("Round", [f"{base}.zero.exact"], "zero")
-        scale, zero = f"{base}.scale", f"{base}.zero"
-    yield node("Div", [current, scale], "scaled")
-    yield node("Round", [f"{base}.scaled"], "rounded")
-    yield node("Add", [f"{base}.rounded", zero], "shifted.codes")
-    yield node("Clip", [f"{base}.shifted.codes", constant(0.0, "code.low"), constant(levels, "code.high")], "codes")
-    yield node("Sub", [f"{base}.codes", zero], "centred")
-    yield node("Mul", [f"{base}.centred", scale], "restored")
+            largest = self._over_range("ReduceMax", "most", self._node("Abs", "abs", current))
+            largest = self._node("Max", "range", largest, self._constant(LEAST, "least"))
+            scale = self._node("Div", "scale", largest, self._constant(most, "levels"))
+        codes = self._node("Round", "rounded", self._node("Div", "scaled", current, scale))
+        codes = self._node("Clip", "clipped", codes, self._constant(-most, "low"), self._constant(most, "high"))
+        return self._node("Mul", "restored", codes, scale)
 
+    def _asymmetric(self, current: str) -> str:
+        scale, zero = self._static_grid() if self.scheme.static is not None else self._dynamic_grid(current)
+        codes = self._node("Round", "rounded", self._node("Div", "scaled", current, scale))
+        codes = self._node("Add", "shifted.codes", codes, zero)
+        codes = self._node(
+            "Clip", "codes", codes, self._constant(0.0, "code.low"), self._constant(self._levels, "code.high")
+        )
+        return self._node("Mul", "restored", self._node("Sub", "centred", codes, zero), scale)
 
-def _reduce(
-    op: str, current: str, base: str, suffix: str, scheme: Scheme, constants: dict[str, Array]
-) -> onnx.NodeProto:
-    """Over the last axis for a token's range, over everything for a tensor's."""
-    inputs = [current]
-    if scheme.granularity == "token":
-        constants[f"{base}.axis"] = np.array([-1], np.int64)
-        inputs.append(f"{base}.axis")
-    return helper.make_node(op, inputs, [f"{base}.{suffix}"], name=f"{base}.{suffix}", keepdims=1)
+    def _static_grid(self) -> tuple[str, str]:
+        assert self.scheme.static is not None
+        low, high = min(self.scheme.static[0], 0.0), max(self.scheme.static[1], 0.0)
+        step = max((high - low) / self._levels, LEAST)
+        return self._constant(step, "scale"), self._constant(np.round(-low / step), "zero")
+
+    def _dynamic_grid(self, current: str) -> tuple[str, str]:
+        nought = self._constant(0.0, "nought")
+        low = self._node("Min", "low", self._over_range("ReduceMin", "min", current), nought)
+        high = self._node("Max", "high", self._over_range("ReduceMax", "max", current), nought)
+        span = self._node("Max", "range", self._node("Sub", "span", high, low), self._constant(LEAST, "least"))
+        scale = self._node("Div", "scale", span, self._constant(self._levels, "levels"))
+        zero = self._node("Neg", "zero.exact", self._node("Div", "low.scaled", low, scale))
+        return scale, self._node("Round", "zero", zero)
+
+    @property
+    def _levels(self) -> int:
+        assert self.scheme.bits is not None
+        return (1 << self.scheme.bits) - 1
+
+    def _over_range(self, op: str, suffix: str, current: str) -> str:
+        """Over the last axis for a token's range, over everything for a tensor's."""
+        token = self.scheme.granularity == "token"
+        return self._node(op, suffix, current, *([self._constant([-1], "axis", np.int64)] if token else []), keepdims=1)
+
+    def _node(self, op: str, suffix: str, *inputs: str, **attributes: object) -> str:
+        name = f"{self.base}.{suffix}"
+        self.nodes.append(helper.make_node(op, list(inputs), [name], name=name, **attributes))
+        return name
+
+    def _constant(self, value: object, suffix: str, dtype: type = np.float32) -> str:
+        self.constants[f"{self.base}.{suffix}"] = np.asarray(value, dtype)
+        return f"{self.base}.{suffix}"
