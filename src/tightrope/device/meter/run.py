@@ -136,11 +136,9 @@ class Subject:
 
     def measure(self, against: "Subject | None" = None) -> Measurement:
         """All there is to know about it. The time until now, for opening, counts as part of the plan's."""
-        until = self._started + self.plan.seconds
-        if against is not None:
-            until = max(until, now() + self.plan.seconds / 2)
         throughput = self._throughput()
         energy = self._energy()
+        until = max(self._started + self.plan.seconds, now() + self.plan.seconds / 2)  # half is for the turns at least
         latencies = self._latencies(against, until)
         peak, bare = _bytes(self._memory, "now", "peak_bytes"), _bytes(self._memory, "bare", "peak_bytes")
         return Measurement(

@@ -13,7 +13,6 @@ from importlib import import_module
 from pathlib import Path
 from typing import Any
 
-from tightrope import __version__
 from tightrope.device.meter import machine, memory, power, protocol
 from tightrope.device.meter.clock import now, since_process_start
 from tightrope.device.meter.protocol import Message, take
@@ -62,7 +61,7 @@ class Worker:
         """Who is here: versions, the machine, and when the worker was ready."""
         return {
             "tightrope_bench": protocol.VERSION,
-            "tightrope": __version__,
+            "tightrope": import_module("tightrope").__version__,
             "python": platform.python_version(),
             "machine": asdict(machine.this_machine()),
             "ready_monotonic_s": self._ready_s,
