@@ -1,0 +1,106 @@
+"""Ratios over rounds, and the rule that makes a run count."""
+
+import math
+
+import pytest
+from benchmarks.peers.candidates import REFERENCE, peers
+from benchmarks.peers.expected import EXPECTED, YARDSTICK
+from benchmarks.peers.limit import macs
+from benchmarks.peers.ratios import FALL, interval, shortfalls, speed_ratio
+from hypothesis import given
+from hypothesis import strategies as st
+
+QUANTITIES = ("12", "32", "128", "corpus")
+
+
+def as_expected(*, rounds=5):
+    """Rounds in which everybody does as expected, on a machine that gets slower by and by."""
+    return {
+        name: {quantity: [row[quantity] * (1 + index) for index in range(rounds)] for quantity in QUANTITIES}
+        for name, row in EXPECTED.items()
+    }
+
+
+def test_a_ratio_is_taken_inside_each_round():
+    ratio = speed_ratio([1.0, 10.0, 100.0], [0.5, 5.0, 50.0])  # a clock that changes by 100 makes no difference
+    assert (ratio.value, ratio.low, ratio.high, ratio.n) == (2.0, 2.0, 2.0, 3)
+
+
+def test_rounds_that_do_not_match_are_refused():
+    with pytest.raises(ValueError, match="argument 2 is shorter"):
+        speed_ratio([1.0, 2.0], [1.0])
+
+
+@given(st.lists(st.floats(0.01, 100), min_size=1, max_size=30))
+def test_the_interval_holds_the_median_and_stays_within_the_values(values):
+    found = interval(values)
+    assert min(values) <= found.low <= found.value <= found.high <= max(values)
+    assert interval(values) == found
+
+
+def test_more_agreement_gives_a_narrower_interval():
+    wild, calm = interval([1.0, 2.0, 3.0, 4.0, 5.0] * 2), interval([2.9, 3.0, 3.0, 3.0, 3.1] * 2)
+    assert calm.high - calm.low < wild.high - wild.low
+
+
+def test_one_wild_round_does_not_decide():
+    assert speed_ratio([1.0] * 9 + [40.0], [0.5] * 10).value == 2.0
+
+
+def test_peers_that_do_as_expected_are_not_found():
+    assert shortfalls(as_expected(), QUANTITIES) == []
+
+
+@pytest.mark.parametrize("peer", sorted(set(EXPECTED) - {REFERENCE, YARDSTICK}))
+@pytest.mark.parametrize("quantity", QUANTITIES)
+def test_a_hampered_peer_is_found(peer, quantity):
+    rounds = as_expected()
+    rounds[peer][quantity] = [value / (1 - FALL) * 1.01 for value in rounds[peer][quantity]]
+    (finding,) = shortfalls(rounds, QUANTITIES)
+    assert (finding.peer, finding.beside, finding.quantity) == (peer, REFERENCE, quantity)
+    assert math.isclose(finding.measured, finding.expected * (1 - FALL) / 1.01)
+
+
+def test_a_peer_that_falls_a_little_is_not_found():
+    rounds = as_expected()
+    rounds["fastembed"]["12"] = [value / (1 - FALL) * 0.99 for value in rounds["fastembed"]["12"]]
+    assert shortfalls(rounds, QUANTITIES) == []
+
+
+def test_a_hampered_reference_is_found_beside_the_yardstick():
+    rounds = as_expected()
+    rounds[REFERENCE]["32"] = [value * 1.3 for value in rounds[REFERENCE]["32"]]
+    (finding,) = shortfalls(rounds, QUANTITIES)
+    assert (finding.peer, finding.beside) == (REFERENCE, YARDSTICK)
+
+
+def test_a_finding_says_who_where_and_how_much():
+    rounds = as_expected()
+    rounds["ctranslate2_int8"]["corpus"] = [value * 2 for value in rounds["ctranslate2_int8"]["corpus"]]
+    (finding,) = shortfalls(rounds, QUANTITIES)
+    assert str(finding) == (
+        "ctranslate2_int8 is 0.56 times as fast as onnxruntime_int8 on the corpus; expected 1.12 (50 % short)"
+    )
+
+
+def test_only_quantities_that_were_measured_are_judged():
+    rounds = as_expected()
+    for row in rounds.values():
+        row["corpus"] = []
+    assert shortfalls(rounds, QUANTITIES[:-1]) == []
+
+
+def test_peers_that_took_no_part_are_not_judged():
+    rounds = as_expected()
+    del rounds[REFERENCE]
+    assert shortfalls(rounds, QUANTITIES) == []
+
+
+def test_something_is_expected_of_every_peer(tmp_path):
+    assert {item.name for item in peers(tmp_path)} == set(EXPECTED)
+
+
+def test_the_work_of_a_text_grows_faster_than_its_length():
+    assert macs([1]) == 10_616_832 + 4_608
+    assert macs([12, 32]) == macs([12]) + macs([32])
+    assert macs([128]) == 1_434_451_968

@@ -1,0 +1,136 @@
+"""The README's table of peers."""
+
+import json
+
+import pytest
+from benchmarks.table import BEGIN, END, block, replaced, summary, table, write
+
+from tightrope.errors import DataError
+
+
+def quantity(seconds, ratio):
+    return {
+        "p50_s": seconds,
+        "limit_share": {"value": 0.25, "low": 0.24, "high": 0.26, "n": 4},
+        "speed_ratio": {"value": ratio, "low": ratio - 0.1, "high": ratio + 0.1, "n": 4},
+    }
+
+
+def candidate(label, *, ours=False, corpus_s=2.0, ratio=1.0):
+    seconds = {"12": 0.00077, "32": 0.00143, "128": 0.0056, "corpus": corpus_s}
+    return {
+        "label": label,
+        "ours": ours,
+        "file_bytes": 23_300_000,
+        "quantities": {name: quantity(value, ratio) for name, value in seconds.items()},
+        "memory": {"one_text_bytes": 101_400_000, "corpus_bytes": 202_000_000},
+        "cold_start": {"wall_s": 0.173, "n": 3},
+        "cosine": {"min": 0.96591, "mean": 0.99766},
+    }
+
+
+@pytest.fixture
+def peers_run():
+    return {
+        "conditions": {
+            "date": "2026-11-21",
+            "model": "a model",
+            "processor": "a processor",
+            "threads": 1,
+            "pinned": True,
+            "seconds": "processor time",
+            "texts": 1000,
+            "tokens": 41004,
+            "rounds": 24,
+            "corpus_rounds": 8,
+        },
+        "reference": "slow",
+        "limit": {"instructions": "avx512-vnni", "macs_per_s": {"12": 489e9}},
+        "validity": {"valid": True, "reasons": []},
+        "candidates": {
+            "slow": candidate("The slow one"),
+            "ours": candidate("Ours", ours=True, corpus_s=1.0, ratio=2.0),
+        },
+    }
+
+
+@pytest.fixture
+def stored(tmp_path, peers_run):
+    peers = tmp_path / "peers.json"
+    peers.write_text(json.dumps(peers_run))
+    readme = tmp_path / "README.md"
+    readme.write_text(f"before\n\n{BEGIN}\n{END}\n\nafter\n")
+    return readme, peers
+
+
+def test_the_fastest_comes_first_and_ours_is_bold(peers_run):
+    rows = table(peers_run).splitlines()[2:]
+    assert [row.split("|")[1].strip() for row in rows] == ["**Ours**", "The slow one"]
+    assert rows[0] == (
+        "| **Ours** | 23.3 MB | 0.77 ms | 1.43 ms | 5.60 ms | 1000/s | 2.00× (1.90 – 2.10) | 101 / 202 MB | 0.17 s "
+        "| 0.9659 / 0.9977 | 25 / 25 / 25 / 25 % |"
+    )
+
+
+def test_all_rows_have_the_same_cells(peers_run):
+    assert len({row.count("|") for row in table(peers_run).splitlines()}) == 1
+
+
+def test_a_run_without_its_reference_has_no_ratios(peers_run):
+    del peers_run["candidates"]["slow"]
+    for each in peers_run["candidates"]["ours"]["quantities"].values():
+        each["speed_ratio"] = None
+    assert "| – |" in table(peers_run)
+
+
+def test_the_summary_has_the_conditions(peers_run):
+    said = summary(peers_run)
+    for fact in ("a processor (avx512-vnni)", "1 thread on a pinned core", "24 rounds", "41,004 tokens", "489 billion"):
+        assert fact in said
+
+
+def test_a_run_that_does_not_count_says_so_first(peers_run):
+    peers_run["validity"] = {"valid": False, "reasons": ["slow was slower than ever"]}
+    assert summary(peers_run).startswith("**This run does not count:** slow was slower than ever.")
+
+
+def test_a_run_that_was_not_judged_says_so(peers_run):
+    peers_run["validity"] = {"valid": None, "reasons": []}
+    assert "was not judged" in summary(peers_run)
+
+
+def test_the_table_is_written_between_its_markers_and_stays(stored, peers_run):
+    readme, peers = stored
+    assert not write(readme, peers)
+    assert readme.read_text() == f"before\n\n{block(peers_run)}\n\nafter\n"
+    assert write(readme, peers)
+
+
+def test_a_check_finds_a_stale_table_and_writes_nothing(stored):
+    readme, peers = stored
+    before = readme.read_text()
+    assert not write(readme, peers, check=True)
+    assert readme.read_text() == before
+    write(readme, peers)
+    assert write(readme, peers, check=True)
+    readme.write_text(readme.read_text().replace("0.77 ms", "0.07 ms"))
+    assert not write(readme, peers, check=True)
+
+
+@pytest.mark.parametrize("text", ["", BEGIN, END, f"{END}{BEGIN}", f"{BEGIN}{BEGIN}{END}", f"{BEGIN}{END}{END}"])
+def test_markers_must_be_one_pair(text):
+    with pytest.raises(DataError, match="no single pair"):
+        replaced(text, "new")
+
+
+def test_a_run_that_does_not_count_is_not_written(stored, peers_run):
+    readme, peers = stored
+    peers.write_text(json.dumps(peers_run | {"validity": {"valid": False, "reasons": ["slow"]}}))
+    with pytest.raises(DataError, match="does not count"):
+        write(readme, peers)
+
+
+def test_without_a_stored_run_there_is_a_way_out(tmp_path):
+    with pytest.raises(DataError, match="no stored run") as caught:
+        write(tmp_path / "README.md", tmp_path / "peers.json")
+    assert caught.value.hint == "make bench makes one."
