@@ -6,7 +6,6 @@ group is the room's short name (`tightrope.passes`, `tightrope.runtimes`, …).
 
 from functools import cache
 from importlib import import_module
-from importlib.metadata import entry_points
 from importlib.util import find_spec
 from pathlib import Path
 from types import ModuleType
@@ -27,8 +26,8 @@ EXTRAS = {"onnx": "fit", "safetensors": "fit", "huggingface_hub": "fit", "rich":
 
 
 @cache
-def _modules(room: str) -> dict[str, str]:
-    """Every plug-in of a room: its leaf name, and the module to import."""
+def _files(room: str) -> dict[str, str]:
+    """Our own plug-ins of a room: the leaf name, and the module to import."""
     package = ROOMS[room]
     spec = find_spec(package)
     found: dict[str, str] = {}
@@ -37,9 +36,15 @@ def _modules(room: str) -> dict[str, str]:
             parts = path.relative_to(folder).with_suffix("").parts
             if not any(part.startswith("_") for part in parts):
                 found[parts[-1]] = ".".join((package, *parts))
-    for entry in entry_points(group=f"tightrope.{room}"):
-        found.setdefault(entry.name, entry.value)
     return found
+
+
+@cache
+def _modules(room: str) -> dict[str, str]:
+    """Every plug-in of a room. Other packages are looked through only here: it costs a device time and memory."""
+    from importlib.metadata import entry_points
+
+    return {entry.name: entry.value for entry in entry_points(group=f"tightrope.{room}")} | _files(room)
 
 
 def names(room: str) -> tuple[str, ...]:
@@ -52,7 +57,7 @@ def load(room: str, name: str) -> ModuleType:
 
     Raises `UnknownNameError` for a name that no file bears, `MissingExtraError` when the plug-in's engine is absent.
     """
-    modules = _modules(room)
+    modules = _files(room) if name in _files(room) else _modules(room)
     if name not in modules:
         raise UnknownNameError(f"There is no {name!r} among the {room}.", hint=f"Known: {', '.join(sorted(modules))}.")
     return import_optional(modules[name], wanted_by=name)

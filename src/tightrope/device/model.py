@@ -20,7 +20,7 @@ from tightrope.device.session import Session
 from tightrope.errors import BundleError, DataError, MissingExtraError
 
 Floats = NDArray[np.float32]
-DEFAULT_TOKEN_BUDGET = 512
+DEFAULT_TOKEN_BUDGET = 256
 
 
 class _Opened:
