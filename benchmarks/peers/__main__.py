@@ -33,11 +33,12 @@ def _bench(given: argparse.Namespace) -> int:
     prepare(work, texts, _say)
     if given.prepare_only:
         return 0
-    bundles = dict(given.bundle) if given.bundle else promised(work, _say)
     chosen = _chosen(candidates.peers(work), given.only)
+    bundles = dict(given.bundle) if given.bundle else promised(work, _say)
     chosen += [candidates.ours(name, path) for name, path in bundles.items()]
     corpus = read_corpus(texts, original(work) / "tokenizer.json")
-    plan = Plan(rounds=given.rounds, corpus_rounds=given.corpus_rounds, cold_starts=given.cold_starts)
+    corpus_rounds = min(given.corpus_rounds, given.rounds)
+    plan = Plan(rounds=given.rounds, corpus_rounds=corpus_rounds, cold_starts=given.cold_starts)
     run = Run(work, corpus, plan, compile_limit(work), _say)
     core = pin(given.core)
     run.measure(chosen)
@@ -54,9 +55,9 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--out", type=Path, default=PEERS, help="where the results are stored")
     parser.add_argument("--bundle", type=_named, action="append", metavar="NAME=PATH", help="ours; may be repeated")
     parser.add_argument("--only", action="append", metavar="PEER", help="only this peer; may be repeated")
-    parser.add_argument("--rounds", type=int, default=24)
-    parser.add_argument("--corpus-rounds", type=int, default=8)
-    parser.add_argument("--cold-starts", type=int, default=3)
+    parser.add_argument("--rounds", type=_count, default=24, help="of latency")
+    parser.add_argument("--corpus-rounds", type=_count, default=8, help="how many of them embed the corpus")
+    parser.add_argument("--cold-starts", type=_count, default=3, help="fresh processes of each")
     parser.add_argument("--core", type=int, help="the core to stay on; the last one otherwise")
     parser.add_argument("--prepare-only", action="store_true", help="stop before the run")
     return parser.parse_args()
@@ -67,6 +68,12 @@ def _named(text: str) -> tuple[str, Path]:
     if not equals or not name or not Path(path).is_dir():
         raise argparse.ArgumentTypeError(f"{text!r} is not NAME=PATH with a bundle at PATH")
     return name, Path(path)
+
+
+def _count(text: str) -> int:
+    if not text.isdecimal() or int(text) < 1:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a whole number above zero")
+    return int(text)
 
 
 def _chosen(everybody: list[Candidate], only: list[str] | None) -> list[Candidate]:
