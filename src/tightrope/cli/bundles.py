@@ -1,8 +1,7 @@
 """Commands for a bundle that exists. They need the base install and the bundle's engine only."""
 
 import json
-import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -263,10 +262,6 @@ def unpack(path: Path, out: Path, force: bool) -> None:
 @click.command("bench-worker")
 def bench_worker() -> None:
     """Measure bundles on request, over standard input and output; `tightrope fit --bench` starts this."""
-    from tightrope.device.meter.worker import serve
+    from tightrope.device.meter.worker import main
 
-    _run(serve)
-
-
-def _run(serve: Callable[..., Any]) -> None:
-    serve(sys.stdin.buffer, sys.stdout.buffer)
+    raise SystemExit(main())

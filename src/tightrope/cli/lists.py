@@ -71,9 +71,9 @@ def cache(ctx: click.Context, as_json: bool) -> None:
         sizes.setdefault(entry.kind, []).append(entry.size_bytes)
     if as_json:
         kinds = {kind: {"entries": len(found), "bytes": sum(found)} for kind, found in sizes.items()}
-        click.echo(json.dumps({"folder": str(store.folder()), "kinds": kinds}, indent=2))
+        click.echo(json.dumps({"folder": str(store.cache_folder()), "kinds": kinds}, indent=2))
         return
-    click.echo(store.folder())
+    click.echo(store.cache_folder())
     for kind, found in sorted(sizes.items()):
         click.echo(f"  {kind:<14} {len(found):>5} entries  {units.show(sum(found), 'bytes'):>9}")
     total = [size for found in sizes.values() for size in found]

@@ -14,12 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from tightrope import bundle
-
-
-def folder() -> Path:
-    """Where fetched models and finished steps are kept: `$TIGHTROPE_CACHE`, or the user's cache folder."""
-    root = os.environ.get("TIGHTROPE_CACHE")
-    return Path(root) if root else Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "tightrope"
+from tightrope.device.meter.received import cache_folder
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -39,7 +34,7 @@ def key(*parts: object) -> str:
 
 def load_json(kind: str, name: str) -> Any:
     """A stored JSON value, or `None` if there is none that can be read."""
-    path = folder() / kind / f"{name}.json"
+    path = cache_folder() / kind / f"{name}.json"
     try:
         value = json.loads(path.read_bytes())
         os.utime(path)
@@ -50,7 +45,7 @@ def load_json(kind: str, name: str) -> Any:
 
 def store_json(kind: str, name: str, value: Any) -> None:
     """Keep a JSON value. A cache that cannot be written is not an error: the step is done again next time."""
-    path = folder() / kind / f"{name}.json"
+    path = cache_folder() / kind / f"{name}.json"
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         bundle.write_atomic(path, bundle.canonical(value))
@@ -60,7 +55,7 @@ def store_json(kind: str, name: str, value: Any) -> None:
 
 def scratch(kind: str, name: str) -> Path:
     """The path for an entry that is a folder; its parent exists. Falls back to a temporary folder if it must."""
-    path = folder() / kind / name
+    path = cache_folder() / kind / name
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
     except OSError:
@@ -70,7 +65,7 @@ def scratch(kind: str, name: str) -> Path:
 
 def entries() -> Iterator[Entry]:
     """Everything in the cache, the longest unused first."""
-    root = folder()
+    root = cache_folder()
     found = []
     for kind in sorted(item for item in root.iterdir() if item.is_dir()) if root.is_dir() else ():
         for path in kind.iterdir():

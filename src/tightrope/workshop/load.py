@@ -1,22 +1,16 @@
 """Load: from what the user wrote to a model. A folder, an .onnx file, `pypi:…`, `hf:…` or an alias."""
 
-import os
 import re
 import tomllib
 from importlib.resources import files
 from pathlib import Path
 
+from tightrope.device.meter.received import cache_folder
 from tightrope.errors import SourceError, TightropeError
 from tightrope.plugins import load as plugin
 from tightrope.workshop import languages
 from tightrope.workshop.model import Model
 from tightrope.workshop.sources import folder
-
-
-def cache_folder() -> Path:
-    """Where fetched models and finished steps are kept: `$TIGHTROPE_CACHE`, or the user's cache folder."""
-    root = os.environ.get("TIGHTROPE_CACHE")
-    return Path(root) if root else Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "tightrope"
 
 
 def aliases() -> dict[str, dict[str, list[str]]]:

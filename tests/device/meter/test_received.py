@@ -140,6 +140,6 @@ def test_a_folder_that_cannot_be_written_is_an_output_error(tmp_path: Path) -> N
 
 
 def test_where_sent_bundles_are_kept() -> None:
-    assert cache_folder({"TIGHTROPE_CACHE": "/a"}) == Path("/a/bench")
-    assert cache_folder({"XDG_CACHE_HOME": "/b"}) == Path("/b/tightrope/bench")
-    assert cache_folder({}) == Path.home() / ".cache/tightrope/bench"
+    assert cache_folder({"TIGHTROPE_CACHE": "/a"}) == Path("/a")
+    assert cache_folder({"XDG_CACHE_HOME": "/b"}) == Path("/b/tightrope")
+    assert cache_folder({}) == Path.home() / ".cache/tightrope"

@@ -22,10 +22,9 @@ _DAY_S = 86_400
 
 
 def cache_folder(environment: Mapping[str, str] = os.environ) -> Path:
-    """Where sent bundles are kept: in `$TIGHTROPE_CACHE`, or in the user's cache folder."""
+    """Where tightrope keeps what it can make or fetch again: `$TIGHTROPE_CACHE`, or the user's cache folder."""
     root = environment.get("TIGHTROPE_CACHE")
-    home = Path(environment.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "tightrope"
-    return (Path(root) if root else home) / "bench"
+    return Path(root) if root else Path(environment.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "tightrope"
 
 
 class Received:

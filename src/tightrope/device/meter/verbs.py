@@ -221,7 +221,7 @@ class Worker:
     def _received(self) -> Any:
         from tightrope.device.meter.received import Received, cache_folder
 
-        return Received(self._cache or cache_folder())
+        return Received(self._cache or cache_folder() / "bench")
 
 
 VERBS: dict[str, Callable[[Worker, Mapping[str, Any], bytes], Reply]] = {
