@@ -24,7 +24,9 @@ LEAST_TEXTS = 4
 MOST_TEXTS = 300
 """Fidelity compares all pairs; of more texts than this, as many are taken, evenly spread."""
 
-ELEMENTS_AT_ONCE = 4_000_000
+ELEMENTS_AT_ONCE = 100_000
+"""What stays in a processor's cache while it is resampled."""
+
 DEPTH = 10
 QUERIES_AT_ONCE = 64
 

@@ -16,7 +16,7 @@ Integers = NDArray[np.int64]
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Order:
-    """How n values rank: `order` sorts them, `last` is for each sorted place the last place of its ties."""
+    """How n values rank: `order` sorts them; `first` and `last` bound, for each sorted place, the run of its ties."""
 
     order: Integers
     first: Integers
@@ -33,15 +33,25 @@ class Order:
             np.searchsorted(ordered, ordered, "right").astype(np.int64),
         )
 
+    @property
+    def has_ties(self) -> bool:
+        """Whether any two values are equal."""
+        return bool((self.last - self.first > 1).any())
+
     def ranks(self, weights: Doubles) -> Doubles:
         """Middle ranks of the weighted values, in their own order, [resamples, n]; ties share one.
 
         An observation drawn w times counts as w equal observations.
         """
-        total = np.zeros((len(weights), weights.shape[1] + 1))
-        np.cumsum(weights[:, self.order], axis=1, out=total[:, 1:])
+        ordered = weights[:, self.order]
+        total = np.cumsum(ordered, axis=1)
         ranks = np.empty_like(weights)
-        ranks[:, self.order] = (total[:, self.first] + total[:, self.last]) * 0.5
+        if self.has_ties:
+            before = np.concatenate([np.zeros((len(weights), 1)), total], axis=1)
+            ranks[:, self.order] = (before[:, self.first] + before[:, self.last]) * 0.5
+        else:
+            total -= ordered * 0.5
+            ranks[:, self.order] = total
         return ranks
 
 
