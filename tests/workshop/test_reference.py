@@ -155,3 +155,14 @@ def test_layers_that_share_an_input_share_its_rounding(tiny_bert):
     model = compress(tiny_bert, Recipe.parse("smooth + int8(inputs=symmetric)").steps, Observer(tiny_bert, TEXTS))
     rounds = [node for node in reference(model).graph.node if node.op_type == "Round"]
     assert len(rounds) == 2 * 4  # a layer has six weights, and four inputs
+
+
+@pytest.mark.engine
+def test_weights_in_integers_leave_inputs_in_floats(tiny_bert):
+    """The engine's own optimiser would make one node of DequantizeLinear and MatMul, and round the input for it."""
+    observer = Observer(tiny_bert, TEXTS)
+    model = compress(tiny_bert, Recipe.parse("int4(method=nearest, block=16)").steps, observer)
+    floats = {name: values(weight) for name, weight in model.weights.items()}
+    same = tiny_bert.rewrite(weights=floats)
+    found = [np.concatenate([out for _, _, (out,) in Plain(lower(item)).run(TEXTS)]) for item in (model, same)]
+    np.testing.assert_allclose(found[0], found[1], atol=1e-5)

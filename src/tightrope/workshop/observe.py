@@ -11,7 +11,6 @@ from functools import cached_property
 from typing import Any
 
 import numpy as np
-import onnxruntime as ort
 from onnx import helper
 
 from tightrope.device.senses.text import Encoded, Tokenizer, batches
@@ -20,7 +19,7 @@ from tightrope.workshop.graph import Graph
 from tightrope.workshop.model import Model
 from tightrope.workshop.network import lower
 from tightrope.workshop.numerics.quantized import Array, Floats, Scheme, prepared
-from tightrope.workshop.reference import reference
+from tightrope.workshop.reference import opened, reference
 
 TOKENS_PER_RUN = 1024
 SAMPLED_ROWS = 1024
@@ -137,9 +136,7 @@ def _runs(graph: Graph, encoded: Encoded, wanted: Sequence[str]) -> Iterator[tup
     proto = reference(graph)
     del proto.graph.output[:]
     proto.graph.output.extend(helper.make_tensor_value_info(name, 1, None) for name in wanted)
-    options = ort.SessionOptions()
-    options.log_severity_level = 3
-    session = ort.InferenceSession(proto.SerializeToString(), options, providers=["CPUExecutionProvider"])
+    session = opened(proto)
     takes = {item.name for item in session.get_inputs()}
     for batch in batches(encoded.ids.lengths, TOKENS_PER_RUN):
         ids, mask = encoded.ids.take(batch).padded()

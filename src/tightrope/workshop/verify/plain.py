@@ -4,14 +4,13 @@ from collections.abc import Iterator, Sequence
 from typing import Any
 
 import numpy as np
-import onnxruntime as ort
 from numpy.typing import NDArray
 from onnx import helper
 
 from tightrope.device.senses.text import Tokenizer, batches
 from tightrope.samples import TextPair
 from tightrope.workshop.graph import Graph
-from tightrope.workshop.reference import reference
+from tightrope.workshop.reference import opened, reference
 
 Floats = NDArray[np.float32]
 
@@ -27,12 +26,7 @@ class Plain:
         if wanted:
             del proto.graph.output[:]
             proto.graph.output.extend(helper.make_tensor_value_info(name, 1, None) for name in dict.fromkeys(wanted))
-        options = ort.SessionOptions()
-        options.intra_op_num_threads = threads
-        options.log_severity_level = 3
-        self._session: Any = ort.InferenceSession(
-            proto.SerializeToString(), options, providers=["CPUExecutionProvider"]
-        )
+        self._session: Any = opened(proto, threads=threads)
         self._takes = {item.name for item in self._session.get_inputs()}
         self._tokenizer = Tokenizer(graph.senses.tokenizer, graph.senses.max_length)
         self.truncated = 0
