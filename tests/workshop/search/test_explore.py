@@ -57,7 +57,8 @@ class Bench:
             raise EngineError("The engine fell over.", hint="Stand it up.")
         loss, _, size = self.candidates[name]
         parity = Parity(n=9, cosine_min=1 - loss, cosine_p1=1 - loss, cosine_mean=1 - loss, largest_difference=0.1)
-        return Trial(recipe=str(recipe), state="judged", size_bytes=size, parity=parity, quality=quality(loss))
+        found = None if loss > 0.8 else quality(loss)
+        return Trial(recipe=str(recipe), state="judged", size_bytes=size, parity=parity, quality=found)
 
     def time(self, trial: Trial) -> Trial:
         self.clock.advance(self.time_s)
@@ -121,6 +122,7 @@ def test_cheap_questions_come_before_dear_ones(explore: Callable[..., tuple[Expl
     assert {"time lossy", "time huge", "time wrong"}.isdisjoint(bench.did)
     reasons = {Recipe.parse(trial.recipe).steps[0].name: trial.reason for trial in explorer.trials.values()}
     assert "size is" in str(reasons["huge"]) and "loss is 20.00%" in str(reasons["lossy"])
+    assert "mean cosine of 0.100" in str(reasons["wrong"])
     assert "signal 11" in str(reasons["crashes"])
 
 

@@ -17,8 +17,6 @@ from tightrope.workshop.search.trial import Trial
 from tightrope.workshop.search.watcher import Watcher
 
 JUDGED_BETWEEN_TIMINGS = 4
-LEAST_COSINE = 0.8
-"""Below this mean cosine of the answers no task survives; judging further would be a waste."""
 
 
 class Laboratory(Protocol):
@@ -85,8 +83,8 @@ class Explorer:
         size, loss = self.budget.limit("size"), self.budget.limit("loss")
         if size and trial.size_bytes is not None and not size.met_by(trial.size_bytes):
             reason = f"size is {trial.size_bytes / 1e6:.1f} MB; the limit is {size}"
-        elif trial.parity and trial.parity.cosine_mean < LEAST_COSINE:
-            reason = f"the answers have a mean cosine of {trial.parity.cosine_mean:.3f} with the original's"
+        elif trial.quality is None:
+            reason = _faithless(trial)
         elif loss and trial.quality and not loss.met_by(trial.quality.loss.value):
             reason = f"loss is {trial.quality.loss.value:.2%}; the limit is {loss}"
         return replace(trial, state="rejected", reason=reason) if reason else trial
@@ -131,6 +129,13 @@ class Explorer:
         span = self.deadline - self.started
         spent = self.clock() - self.started
         self.watcher.advance(min(1.0, spent / span) if span > 0 else 1.0, max(0.0, span - spent))
+
+
+def _faithless(trial: Trial) -> str:
+    if trial.parity is None:
+        return "its answers are not finite numbers"
+    where = f"; it goes wrong at {trial.parity.diverges_at}" if trial.parity.diverges_at else ""
+    return f"its answers have a mean cosine of {trial.parity.cosine_mean:.3f} with the original's{where}"
 
 
 def _kind(recipe: str) -> str:

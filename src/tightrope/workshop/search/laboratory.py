@@ -32,12 +32,15 @@ from tightrope.workshop.observe import Observer
 from tightrope.workshop.search.question import Given, Part, Question, spread
 from tightrope.workshop.search.trial import Trial
 from tightrope.workshop.verify.answers import Answers, ReferenceScorer, open_reference
-from tightrope.workshop.verify.parity import parity
+from tightrope.workshop.verify.parity import first_divergence, parity
 
 KEPT_MODELS = 3
 """Models between two steps that are kept in memory, for recipes that begin alike."""
 
 MEASURED_TEXTS = 64
+
+FAITHLESS = 0.8
+"""Below this mean cosine of the answers no task survives: the layer where it goes wrong is named, no more is asked."""
 
 
 @dataclass(slots=True, kw_only=True)
@@ -129,9 +132,12 @@ class Laboratory:
             floats=made.content.lineage.get("floats", {}),
             reused=reused,
         )
-        if trial.parity is not None and trial.parity.cosine_mean > 0.5:
-            quality, parity_seen, known = self.quality(made, self.question.seen)
-            trial = replace(trial, quality=quality, parity=parity_seen or trial.parity, reused=reused and known)
+        if trial.parity is not None and trial.parity.cosine_mean < FAITHLESS:
+            where = first_divergence(self._compressed(recipe), self.model, made.content.vectors["inputs"][::4])
+            trial = replace(trial, parity=replace(trial.parity, diverges_at=where))
+        elif trial.parity is not None:
+            quality, close, known = self.quality(made, self.question.seen)
+            trial = replace(trial, quality=quality, parity=close or trial.parity, reused=reused and known)
         return replace(trial, judged_s=time.monotonic() - started)
 
     def quality(self, made: Bundle, part: Part) -> tuple[Quality, Parity | None, bool]:
