@@ -105,9 +105,11 @@ def _row(found: Mapping[str, Any], item: Mapping[str, Any]) -> str:
     return f"| {' | '.join(cells)} |"
 
 
-def _ratio(ratio: Mapping[str, float] | None) -> str:
+def _ratio(ratio: Mapping[str, Any] | None) -> str:
     if ratio is None:
         return "–"
+    if ratio["n"] == 1:  # one round has no spread
+        return f"{ratio['value']:.2f}×"
     return f"{ratio['value']:.2f}× ({ratio['low']:.2f} – {ratio['high']:.2f})"
 
 

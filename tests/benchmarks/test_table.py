@@ -83,6 +83,11 @@ def test_a_run_without_its_reference_has_no_ratios(peers_run):
     assert "| – |" in table(peers_run)
 
 
+def test_one_round_has_no_interval(peers_run):
+    peers_run["candidates"]["ours"]["quantities"]["corpus"]["speed_ratio"]["n"] = 1
+    assert "| 2.00× |" in table(peers_run)
+
+
 def test_the_summary_has_the_conditions(peers_run):
     said = summary(peers_run)
     for fact in ("a processor (avx512-vnni)", "1 thread on a pinned core", "24 rounds", "41,004 tokens", "489 billion"):
