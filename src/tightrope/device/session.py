@@ -3,7 +3,7 @@
 A runtime is a module in `runtimes/` that offers `open_artefact`, `version` and `executed`.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
@@ -29,6 +29,13 @@ class Ragged:
         offsets = np.zeros(len(rows) + 1, np.int64)
         np.cumsum([len(row) for row in rows], out=offsets[1:])
         return Ragged(np.fromiter((value for row in rows for value in row), np.int64, int(offsets[-1])), offsets)
+
+    @staticmethod
+    def join(parts: "Sequence[Ragged]") -> "Ragged":
+        """The rows of all parts, one part after another."""
+        lengths = np.concatenate([part.lengths for part in parts])
+        offsets = np.concatenate([np.zeros(1, np.int64), np.cumsum(lengths)])
+        return Ragged(np.concatenate([part.values for part in parts]), offsets)
 
     @property
     def lengths(self) -> NDArray[np.int64]:

@@ -1,7 +1,8 @@
 """ONNX Runtime on the CPU.
 
 Threads are set explicitly and spinning is off: by default it starts one thread a core, sets their
-affinity itself and so escapes a pinned process. The memory arena is off: it never gives memory back.
+affinity itself and so escapes a pinned process. The memory arena is on: without it the heap breaks into pieces and the
+peak is higher (1.31, a thousand texts of mixed length).
 """
 
 import json
@@ -38,7 +39,6 @@ def _options(threads: int) -> Any:
     options.intra_op_num_threads = threads
     options.inter_op_num_threads = 1
     options.log_severity_level = 3
-    options.enable_cpu_mem_arena = False
     options.add_session_config_entry("session.intra_op.allow_spinning", "0")
     return options
 
@@ -60,6 +60,8 @@ class OnnxRuntimeSession:
 
     def run(self, feeds: Mapping[str, Array]) -> dict[str, Array]:
         """All outputs for the feeds."""
+        if self._session is None:
+            raise EngineError("The ONNX Runtime session is closed.", hint="Open the bundle again.")
         try:
             values = self._session.run(None, dict(feeds))
         except Exception as error:

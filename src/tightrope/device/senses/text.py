@@ -13,6 +13,8 @@ from tightrope.errors import BundleError, DataError
 
 Text = str
 Pair = tuple[str, str]
+_AT_ONCE = 128
+"""Texts given to the tokenizer at once: what it notes about each takes far more memory than the ids."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,12 +43,13 @@ class Tokenizer:
 
     def encode(self, inputs: Sequence[Text] | Sequence[Pair]) -> Encoded:
         """Ids of texts or of pairs. Raises `DataError` for anything that is not text."""
-        encodings = self._engine.encode_batch([_clean(item) for item in inputs])
-        return Encoded(
-            ids=Ragged.of([item.ids for item in encodings]),
-            types=Ragged.of([item.type_ids for item in encodings]),
-            truncated=sum(bool(item.overflowing) for item in encodings),
-        )
+        ids, types, truncated = [Ragged.of([])], [Ragged.of([])], 0
+        for start in range(0, len(inputs), _AT_ONCE):
+            encodings = self._engine.encode_batch([_clean(item) for item in inputs[start : start + _AT_ONCE]])
+            ids.append(Ragged.of([item.ids for item in encodings]))
+            types.append(Ragged.of([item.type_ids for item in encodings]))
+            truncated += sum(bool(item.overflowing) for item in encodings)
+        return Encoded(ids=Ragged.join(ids), types=Ragged.join(types), truncated=truncated)
 
 
 def _clean(item: object) -> str | Pair:

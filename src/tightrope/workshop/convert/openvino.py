@@ -6,6 +6,7 @@ Query, key and value are one product. The ONNX file is read by the engine's core
 reports usage over the network, never runs.
 """
 
+import re
 import tempfile
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
@@ -27,6 +28,7 @@ from tightrope.workshop.onnx_forms import Form, Layer, identity, layers, refuse_
 
 GROUP = 128
 """Features to a range where OpenVINO reads them at run time."""
+LENGTHS = 8
 
 
 def convert(model: Model) -> Converted:
@@ -41,20 +43,29 @@ def convert(model: Model) -> Converted:
         files={"model": ("xml", xml), "weights": ("bin", data)},
         inputs=form.graph.inputs,
         outputs=form.graph.outputs,
-        settings={"properties": form.properties},
+        settings={"properties": form.properties, "length_multiple": length_multiple(model.senses.max_length)},
         floats=form.in_float,
         approximations=form.approximations,
     )
 
 
+def length_multiple(longest: int) -> int:
+    """Lengths are padded to multiples, for kernels are made anew for each; the longest input must remain possible."""
+    return LENGTHS if longest % LENGTHS == 0 else 1
+
+
 def _to_ir(proto: bytes, weights: bytes) -> tuple[bytes, bytes]:
-    """Read ONNX and write IR; what the engine notes about itself in it is left out, so that equal models are equal."""
+    """Read ONNX and write IR. The engine numbers nameless nodes from when it was loaded; here, from the model's start."""
     with tempfile.TemporaryDirectory() as folder:
         source, target = Path(folder) / "model.onnx", Path(folder) / "model.xml"
         source.write_bytes(proto)
         (Path(folder) / file_name(weights, "bin")).write_bytes(weights)
         try:
-            ov.save_model(ov.Core().read_model(str(source)), str(target), compress_to_fp16=False)
+            model = ov.Core().read_model(str(source))
+            for index, node in enumerate(model.get_ordered_ops()):
+                if re.fullmatch(r"[A-Za-z]+_\d+", node.get_friendly_name()):
+                    node.set_friendly_name(f"{node.get_type_name()}_{index}")
+            ov.save_model(model, str(target), compress_to_fp16=False)
         except RuntimeError as error:
             raise UnsupportedError(
                 f"OpenVINO {version()} cannot read the model: {str(error).splitlines()[-1][:300]}",
