@@ -59,12 +59,16 @@ def block(found: Mapping[str, Any]) -> str:
 
 
 def replaced(text: str, new: str) -> str:
-    """The text with its block exchanged. Raises `DataError` unless each marker is there once, in order."""
-    before, begin, rest = text.partition(BEGIN)
-    _, end, after = rest.partition(END)
-    if not begin or not end or BEGIN in rest or END in after or END in before:
+    """The text with the block exchanged that begins and ends as `new` does.
+
+    Raises `DataError` unless each marker is there once, in order.
+    """
+    first, last = new.splitlines()[0], new.splitlines()[-1]
+    before, begin, rest = text.partition(first)
+    _, end, after = rest.partition(last)
+    if not begin or not end or first in rest or last in after or last in before:
         raise DataError(
-            f"The text has no single pair of {BEGIN} and {END}.", hint="Write both where the table belongs."
+            f"The text has no single pair of {first} and {last}.", hint="Write both where the table belongs."
         )
     return before + new + after
 
