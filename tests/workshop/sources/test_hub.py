@@ -109,3 +109,16 @@ def test_the_hubs_own_settings_hold(hub, bert_folder, tmp_path):
 
 def test_only_data_files_are_allowed():
     assert set(hub.ALLOWED) == {"*.safetensors", "*.json", "*.txt"}
+
+
+@pytest.mark.parametrize("name", ["../../evil.json", "/evil.json", "a/../../../evil.json"])
+def test_a_hub_that_names_paths_outside_is_not_followed(hub, get, bert_folder, tmp_path, two_lines, name):
+    hub.models["org/model"] = bert_folder
+    hub.extra.append(name)
+    (bert_folder.parent / "evil.json").write_text("{}")
+    try:
+        get("org/model")
+    except SourceError as error:
+        assert len(str(error).splitlines()) == 2
+    escaped = [item for item in tmp_path.rglob("evil.json") if item != bert_folder.parent / "evil.json"]
+    assert all(item.is_relative_to(tmp_path / "hub") for item in escaped)

@@ -50,7 +50,7 @@ def _prompts(path: Path) -> tuple[dict[str, str], str | None]:
     prompts, default = settings.get("prompts") or {}, settings.get("default_prompt_name")
     if not isinstance(prompts, dict) or not all(isinstance(value, str) for value in prompts.values()):
         raise SourceError(f"{file} has prompts that are not texts.", hint="Give each prompt as a name and a text.")
-    if default is not None and default not in prompts:
+    if default is not None and (not isinstance(default, str) or default not in prompts):
         raise SourceError(f"{file} names the default prompt {default!r}, which it lacks.", hint=FETCH_AGAIN)
     return prompts, default
 
