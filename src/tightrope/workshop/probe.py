@@ -8,7 +8,6 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
-import onnxruntime as ort
 from onnx import TensorProto, helper
 
 from tightrope.device.senses.text import Tokenizer, batches
@@ -17,7 +16,7 @@ from tightrope.workshop.model import Linear, Model
 from tightrope.workshop.network import lower
 from tightrope.workshop.numerics.quantized import Array, Floats, values
 from tightrope.workshop.observe import Observer
-from tightrope.workshop.reference import reference
+from tightrope.workshop.reference import opened, reference
 
 TEXTS = 24
 TOKENS = 32
@@ -69,10 +68,7 @@ def _session(graph: Any, names: Mapping[str, Floats]) -> Any:
     proto.graph.input.extend(helper.make_tensor_value_info(item.name, TensorProto.FLOAT, item.dims) for item in given)
     del proto.graph.initializer[:]
     proto.graph.initializer.extend(kept)
-    options = ort.SessionOptions()
-    options.log_severity_level = 3
-    options.intra_op_num_threads = 1
-    return ort.InferenceSession(proto.SerializeToString(), options, providers=["CPUExecutionProvider"])
+    return opened(proto, threads=1)
 
 
 def _feeds(model: Model, observer: Observer, takes: set[str]) -> list[dict[str, Array]]:

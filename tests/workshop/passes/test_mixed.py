@@ -2,7 +2,6 @@ import math
 from dataclasses import replace
 
 import numpy as np
-import onnxruntime as ort
 import pytest
 
 from tightrope.device.senses.text import Tokenizer
@@ -13,7 +12,7 @@ from tightrope.workshop.numerics.quantized import Quantized, size_bytes, values
 from tightrope.workshop.observe import Observer
 from tightrope.workshop.passes.mixed import Options, apply, sensitivity
 from tightrope.workshop.probe import Probe
-from tightrope.workshop.reference import reference
+from tightrope.workshop.reference import opened, reference
 
 TEXTS = ("the cat sat", "a cat on the mat", "dogs bark at night", "she sells shells", "rain", "the sun sat down")
 pytestmark = pytest.mark.engine
@@ -29,7 +28,7 @@ def integers(model):
 
 
 def answered(model):
-    session = ort.InferenceSession(reference(model).SerializeToString(), providers=["CPUExecutionProvider"])
+    session = opened(reference(model), threads=1)
     ids, mask = Tokenizer(model.senses.tokenizer, 32).encode(TEXTS).ids.padded()
     return session.run(None, {"input_ids": ids, "attention_mask": mask})[0].astype(np.float64)
 

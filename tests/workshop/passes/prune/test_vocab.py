@@ -1,7 +1,6 @@
 from dataclasses import replace
 
 import numpy as np
-import onnxruntime as ort
 import pytest
 
 from tightrope.device.senses.text import Tokenizer
@@ -13,7 +12,7 @@ from tightrope.workshop.numerics.quantized import Quantized, values
 from tightrope.workshop.numerics.rounding import round_to_nearest
 from tightrope.workshop.observe import Observer
 from tightrope.workshop.passes.prune.vocab import Options, apply, coverage
-from tightrope.workshop.reference import reference
+from tightrope.workshop.reference import opened, reference
 
 TABLE = "embeddings.word_embeddings.weight"
 CORPUS = ("the cat", "cab")
@@ -21,7 +20,7 @@ CORPUS = ("the cat", "cab")
 
 def answers(model, texts, max_length=64):
     """One text at a time: batching is not what is compared."""
-    session = ort.InferenceSession(reference(model).SerializeToString(), providers=["CPUExecutionProvider"])
+    session = opened(reference(model), threads=1)
     found = []
     for text in texts:
         ids, mask = Tokenizer(model.senses.tokenizer, max_length).encode([text]).ids.padded()
