@@ -25,7 +25,7 @@ from tightrope.recipe import Recipe
 from tightrope.workshop import cache
 from tightrope.workshop.assemble import Origin, Vectors, assemble
 from tightrope.workshop.benches.answering import open_on_bench
-from tightrope.workshop.compress import apply_step
+from tightrope.workshop.compress import apply_step, read_digest
 from tightrope.workshop.converted import convert
 from tightrope.workshop.model import Model
 from tightrope.workshop.observe import Observer
@@ -73,7 +73,10 @@ class Laboratory:
     def make(self, recipe: Recipe) -> tuple[Bundle, bool]:
         """The recipe's bundle in the cache, and whether it was there already."""
         engine = plugins.load("runtimes", recipe.engine).version()
-        name = cache.key(__version__, self.source, self.model.origin, self.observer.digest, recipe, engine, self.target)
+        read = read_digest(recipe.steps)
+        name = cache.key(
+            __version__, self.source, self.model.origin, self.observer.digest, recipe, read, engine, self.target
+        )
         path = cache.scratch("bundles", f"{name}.bundle")
         try:
             return bundle.read(path), True
@@ -208,7 +211,9 @@ class Laboratory:
 
 
 def _written(recipe: Recipe, count: int) -> str:
-    return str(Recipe(recipe.steps[:count], "any"))
+    """The first steps and what they read from disk."""
+    steps = recipe.steps[:count]
+    return f"{Recipe(steps, 'any')} {read_digest(steps)}"
 
 
 def _fields(value: Parity | None) -> dict[str, Any] | None:

@@ -15,7 +15,7 @@ DYNAMIC = "int8(compensation=gptq, granularity=tensor, outliers=4)"
 TOKEN = "int8(compensation=gptq)"
 SMOOTH = "smooth(alpha=0.7, shift=true)"
 
-TABLES = ("embedding(bits=8)", "embedding(bits=6, block=32)", "embedding(bits=4, block=32)")
+TABLES = ("embedding(bits=8)", "embedding(bits=6, block=32)", "embedding(bits=4, block=64, symmetric=false)")
 """They come last in a recipe: what begins alike shares the work."""
 
 OPENERS = {
@@ -38,9 +38,9 @@ BODIES: dict[str, tuple[str, ...]] = {
         f"{SMOOTH} + {TOKEN}",
         "int8(compensation=gptq)",
         "int8(activations=none)",
-        "int4(method=gptq)",
-        "int4(method=hqq)",
         "int4",
+        "int4(method=hqq)",
+        "int4(method=nearest)",
         "mixed(loss=0.002)",
     ),
     "openvino": (
@@ -50,7 +50,7 @@ BODIES: dict[str, tuple[str, ...]] = {
         f"smooth(alpha=0.5) + {STATIC}",
         f"{SMOOTH} + int8(activations=static, outliers=4)",
         "int8(activations=static, calibration=percentile)",
-        "int4(method=gptq)",
+        "int4",
     ),
 }
 PLAIN = ("half",)
