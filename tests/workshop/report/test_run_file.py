@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tightrope.errors import DataError, OutputError
@@ -28,6 +28,7 @@ def test_what_to_json_wrote_without_us_can_be_read_too(make_run: Make, tmp_path:
     assert read_run(tmp_path / "run.json") == make_run()
 
 
+@settings(max_examples=30, deadline=None)
 @given(
     seconds=st.floats(allow_nan=False, allow_infinity=False),
     model=st.text(),

@@ -14,17 +14,20 @@ from tightrope.measurement import Conditions, Interval, Latency, Measurement, Qu
 from tightrope.workshop.search.trial import Run, Trial
 
 UNMEASURED = "not measured"
+UNTOLD = 0.005
+"""A ratio this close to 1 is no difference worth telling."""
 _NUMBER = re.compile(r"\d+(?:\.\d+)?")
 
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """One line of before and after. `change` is empty where the two cannot be compared."""
+    """One line of before and after. `change` is empty, and `better` unknown, where the two cannot be told apart."""
 
     name: str
     original: str
     candidate: str
     change: str = ""
+    better: bool | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,12 +57,13 @@ def show_interval(interval: Interval | None, dimension: str) -> str:
     """An estimate and its 95 % interval.
 
     >>> show_interval(Interval(value=2.31, low=2.25, high=2.37, n=200), "ratio")
-    '2.31x [2.25x, 2.37x]'
+    '2.31x [2.25, 2.37]'
     """
     if interval is None:
         return UNMEASURED
     value, low, high = (units.show(number, dimension) for number in (interval.value, interval.low, interval.high))
-    return f"{value} [{low}, {high}]"
+    unit = {"fraction": " %", "ratio": "x"}.get(dimension, "")
+    return f"{value} [{low.removesuffix(unit)}, {high.removesuffix(unit)}]"
 
 
 def subject(run: Run) -> Trial | None:
@@ -120,7 +124,7 @@ def _times(ratio: float, better: str, worse: str) -> str:
     >>> _times(3.94, "smaller", "larger"), _times(0.5, "faster", "slower")
     ('3.9x smaller', '2.0x slower')
     """
-    if abs(ratio - 1) < 0.005 or not ratio > 0:
+    if abs(ratio - 1) < UNTOLD or not ratio > 0:
         return f"no {better}"
     shown = max(ratio, 1 / ratio)
     return f"{shown:.{1 if shown >= 1.1 else 2}f}x {better if ratio > 1 else worse}"
@@ -136,21 +140,21 @@ def before_and_after(run: Run) -> tuple[Row, ...]:
         for name, field in (
             ("memory, peak", "memory_peak_bytes"),
             ("memory, steady", "memory_steady_bytes"),
-            ("memory, above the interpreter", "memory_above_interpreter_bytes"),
+            ("memory, above Python", "memory_above_interpreter_bytes"),
         )
     ]
     rows += [_latency_row(tokens, old, new) for tokens in _lengths(old, new)]
-    rows.append(_row("throughput, mixed lengths", _get(old, "throughput_per_s"), _get(new, "throughput_per_s"), "rate"))
+    rows.append(_row("throughput, mixed", _get(old, "throughput_per_s"), _get(new, "throughput_per_s"), "rate"))
     rows.append(_row("cold start", _get(old, "cold_start_s"), _get(new, "cold_start_s"), "seconds"))
-    rows.append(_row("energy of one text", _get(old, "energy_j"), _get(new, "energy_j"), "joules"))
+    rows.append(_row("energy, one text", _get(old, "energy_j"), _get(new, "energy_j"), "joules"))
     if (found := quality(run)) is not None:
-        loss = f"loses {show_interval(found.loss, 'fraction')}"
+        loss = f"loss {show_interval(found.loss, 'fraction')}"
         rows.append(Row(f"quality, {found.metric}", f"{found.original:.4f}", f"{found.score:.4f}", loss))
     return tuple(rows)
 
 
 def _row(name: str, old: float | None, new: float | None, dimension: str) -> Row:
-    change = ""
+    change, gain = "", None
     if old and new:
         rate = dimension == "rate"
         better, worse = (
@@ -158,16 +162,19 @@ def _row(name: str, old: float | None, new: float | None, dimension: str) -> Row
         )
         if name == "size":
             better, worse = "smaller", "larger"
-        change = _times(new / old if rate else old / new, better, worse)
-    return Row(name, show(old, dimension), show(new, dimension), change)
+        ratio = new / old if rate else old / new
+        change = _times(ratio, better, worse)
+        gain = None if abs(ratio - 1) < UNTOLD else ratio > 1
+    return Row(name, show(old, dimension), show(new, dimension), change, gain)
 
 
 def _latency_row(tokens: int, old: Measurement | None, new: Measurement | None) -> Row:
     before, after = (item.latency(tokens) if item else None for item in (old, new))
-    name = f"latency, {tokens} tokens, p50"
+    name = f"latency p50, {tokens} tokens"
     if after and after.speedup:
-        change = f"{show_interval(after.speedup, 'ratio')} as fast"
-        return Row(name, show(before.p50_s if before else None, "seconds"), show(after.p50_s, "seconds"), change)
+        change = f"{show_interval(after.speedup, 'ratio')} speed"
+        gain = True if after.speedup.low > 1 else False if after.speedup.high < 1 else None
+        return Row(name, show(before.p50_s if before else None, "seconds"), show(after.p50_s, "seconds"), change, gain)
     return _row(name, before.p50_s if before else None, after.p50_s if after else None, "seconds")
 
 
