@@ -1,8 +1,8 @@
 import json
 
 import pytest
-
 from benchmarks.techniques import BEGIN, END, RECIPES, RESULTS, block, replaced, write
+
 from tightrope.recipe import Recipe
 from tightrope.workshop.compress import options_of
 
