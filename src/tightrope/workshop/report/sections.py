@@ -138,7 +138,7 @@ def _latency(run: Run) -> Markup | None:
         named.append(("chosen" if run.chosen else "nearest", trial.measurement))
     rows: list[tuple[Child, ...]] = [
         (
-            f"{latency.tokens} tokens, {name}",
+            f"{latency.tokens}, {name}",
             *(units.show(value, "seconds") for value in (latency.p50_s, latency.p95_s, latency.p99_s)),
             str(latency.n),
         )
@@ -148,12 +148,12 @@ def _latency(run: Run) -> Markup | None:
     ]
     if not rows:
         return None
-    head = ("text", "p50", "p95", "p99", "calls")
+    head = ("tokens", "p50", "p95", "p99", "calls")
     return section(
         "latency",
         "Latency",
         chart("latency", "Latency of the original and the candidate by length of text; the table has the same figures"),
-        table(head, sorted(rows, key=lambda row: int(str(row[0]).split()[0])), "Latency by length of text"),
+        table(head, sorted(rows, key=lambda row: int(str(row[0]).partition(",")[0])), "Latency by length of text"),
     )
 
 
