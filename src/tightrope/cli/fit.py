@@ -1,6 +1,5 @@
 """Commands of the workshop: they make bundles."""
 
-import json
 import os
 import shlex
 import sys
@@ -53,32 +52,36 @@ def fit(
     the same, and says which limit binds and what comes nearest.
     """
     search = import_optional("tightrope.workshop.search.fit", wanted_by="tightrope fit")
-    table = import_optional("tightrope.workshop.report.table", wanted_by="tightrope fit")
-    page = import_optional("tightrope.workshop.report.page", wanted_by="tightrope fit")
+    progress = import_optional("tightrope.workshop.report.progress", wanted_by="tightrope fit")
     quiet, place = options.pop("quiet"), out or Path(f"{Path(model).name.partition('#')[0]}.bundle")
     settings = _settings(options)
-    with table.Progress(quiet=quiet) as watcher:
+    with progress.Progress(quiet=quiet) as watcher:
         result = search.fit(
             model, budget, out=place, watcher=watcher, command=shlex.join(["tightrope", *sys.argv[1:]]), **settings
         )
-    stem = place.with_suffix("") if place.suffix == ".bundle" else place
-    run_path, page_path = (
-        json_path or stem.with_name(f"{stem.name}.run.json"),
-        stem.with_name(f"{stem.name}.report.html"),
-    )
-    try:
-        run_path.parent.mkdir(parents=True, exist_ok=True)
-        bundle.write_atomic(run_path, json.dumps(result.run.to_json(), indent=1).encode())
-        page.write_page(result.run, page_path)
-    except OSError as error:
-        raise bundle.cannot_write(run_path, error) from error
-    if quiet:
-        click.echo(place if result else "")
-    else:
-        table.print_run(result.run)
-        click.echo(f"report  {page_path}\nrun     {run_path}")
+    stem = place.name.removesuffix(".bundle")
+    run_path = json_path or place.with_name(f"{stem}.run.json")
+    _tell(result.run, run_path, place.with_name(f"{stem}.report.html"), quiet=quiet)
+    if quiet and result:
+        click.echo(place)
     if not result:
         ctx.exit(3)
+
+
+def _tell(run: Any, run_path: Path, page_path: Path, *, quiet: bool = False) -> None:
+    """Write the run and its page, and print its table."""
+    run_file = import_optional("tightrope.workshop.report.run_file", wanted_by="tightrope fit")
+    page = import_optional("tightrope.workshop.report.page", wanted_by="tightrope fit")
+    table = import_optional("tightrope.workshop.report.table", wanted_by="tightrope fit")
+    try:
+        run_path.parent.mkdir(parents=True, exist_ok=True)
+        run_file.write_run(run, run_path)
+        page.write_page(run, page_path)
+    except OSError as error:
+        raise bundle.cannot_write(run_path, error) from error
+    if not quiet:
+        table.print_run(run)
+        click.echo(f"report  {page_path}\nrun     {run_path}")
 
 
 def _settings(options: dict[str, Any]) -> dict[str, Any]:
@@ -139,10 +142,9 @@ def rebuild(ctx: click.Context, /, path: Path, out: Path | None, **options: Any)
 def report(run: Path, out: Path | None) -> None:
     """Print the table of a RUN (the JSON that `fit` writes) and make its page anew."""
     run_file = import_optional("tightrope.workshop.report.run_file", wanted_by="tightrope report")
-    table = import_optional("tightrope.workshop.report.table", wanted_by="tightrope report")
     page = import_optional("tightrope.workshop.report.page", wanted_by="tightrope report")
-    found = run_file.read_run(run)
-    table.print_run(found)
-    place = out or run.with_suffix(".html")
+    table = import_optional("tightrope.workshop.report.table", wanted_by="tightrope report")
+    found, place = run_file.read_run(run), out or run.with_suffix(".html")
     page.write_page(found, place)
+    table.print_run(found)
     click.echo(f"report  {place}")
