@@ -4,6 +4,7 @@ import importlib.util
 import json
 import os
 import shutil
+from collections.abc import Callable
 from pathlib import Path
 from typing import NoReturn
 
@@ -43,6 +44,12 @@ def pytest_runtest_setup(item: pytest.Item) -> None:
     """A test marked `torch` needs torch and transformers."""
     if item.get_closest_marker("torch"):
         need("torch", "transformers")
+
+
+@pytest.fixture(scope="session", name="need")
+def _need() -> Callable[..., None]:
+    """`need`, for tests in folders of their own, which cannot import this file."""
+    return need
 
 
 @pytest.fixture(scope="session")

@@ -71,8 +71,14 @@ class OpenVinoSession:
         """All outputs for the feeds."""
         if self._request is None:
             raise EngineError("The OpenVINO session is closed.", hint="Open the bundle again.")
+        for port in self.inputs:  # OpenVINO itself takes an array of fewer dimensions without a word
+            if port.name not in feeds or feeds[port.name].ndim != len(port.shape):
+                raise EngineError(
+                    f"{port.name} must be an array of {len(port.shape)} dimensions.",
+                    hint="Give what the inputs ask for.",
+                )
         try:
-            self._request.infer(dict(feeds))
+            self._request.infer({port.name: feeds[port.name] for port in self.inputs})
         except RuntimeError as error:
             raise EngineError(
                 f"OpenVINO failed: {_reason(error)}", hint="Check the bundle with `tightrope verify`."

@@ -55,7 +55,7 @@ def length_multiple(longest: int) -> int:
 
 
 def _to_ir(proto: bytes, weights: bytes) -> tuple[bytes, bytes]:
-    """Read ONNX and write IR. The engine numbers nameless nodes from when it was loaded; here, from the model's start."""
+    """Read ONNX and write IR, its nameless nodes numbered from the model's start: the engine counts across models."""
     with tempfile.TemporaryDirectory() as folder:
         source, target = Path(folder) / "model.onnx", Path(folder) / "model.xml"
         source.write_bytes(proto)
