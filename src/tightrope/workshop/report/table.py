@@ -17,6 +17,9 @@ from tightrope.workshop.search.trial import Run, Trial
 SHOWN = 16
 """More candidates than this are for the page and the JSON file."""
 
+WIDTH = 11
+"""Of a column of figures."""
+
 
 def console(width: int | None = None) -> Console:
     """A console on standard output, at most 120 columns wide, and never below 80 where there is no terminal."""
@@ -39,7 +42,7 @@ def print_run(run: Run, out: Console | None = None) -> None:
         _line(out, f"  ! {breach}", style="yellow")
     out.print(_before_and_after(run))
     _print_conditions(run, out)
-    out.print(_candidates(run))
+    _print_candidates(run, out)
     _print_reasons(run, out)
     _print_rest(run, out)
 
@@ -77,22 +80,20 @@ def _print_conditions(run: Run, out: Console) -> None:
     out.print()
 
 
-def _candidates(run: Run) -> Table:
-    table = Table(box=SIMPLE_HEAD, pad_edge=False, show_edge=False)
-    table.add_column("")
-    table.add_column("candidate", ratio=1, overflow="fold")
-    for name in ("loss", "latency", "speedup", "memory", "size"):
-        table.add_column(name, justify="right", no_wrap=True)
-    for trial in [*_worth_a_look(run)][:SHOWN]:
-        table.add_row(_mark(run, trial), *_cells(trial), style="" if trial.state == "timed" else "dim")
-    table.add_row("", *_cells(run.baseline))
-    table.caption = "* chosen   + on the frontier   ! timed, and misses a limit"
-    table.caption_justify = "left"
-    return table
+def _print_candidates(run: Run, out: Console) -> None:
+    """A line of figures for each, and its recipe on the next: recipes are long, and figures are to be compared."""
+    names = ("loss", "latency", "speedup", "memory", "size")
+    _line(out, "")
+    _line(out, "  " + "".join(f"{name:>{WIDTH}}" for name in names), style="bold")
+    for trial in [*[*_worth_a_look(run)][:SHOWN], run.baseline]:
+        style = "bold green" if trial.recipe == run.chosen else ""
+        _line(out, f"{_mark(run, trial):<2}" + "".join(f"{cell:>{WIDTH}}" for cell in _cells(trial)), style=style)
+        _line(out, f"      {trial.recipe}", style="dim")
+    _line(out, "* chosen   + on the frontier   ! misses a limit")
 
 
 def _worth_a_look(run: Run) -> Iterable[Trial]:
-    return (trial for trial in figures.ordered(run) if trial.state in ("timed", "judged"))
+    return (trial for trial in figures.ordered(run) if trial.state == "timed")
 
 
 def _mark(run: Run, trial: Trial) -> str:
@@ -101,11 +102,10 @@ def _mark(run: Run, trial: Trial) -> str:
     return "!" if trial.breaches else "+" if trial.recipe in run.frontier else ""
 
 
-def _cells(trial: Trial) -> tuple[Text | str, ...]:
+def _cells(trial: Trial) -> tuple[str, ...]:
     latency, faster = figures.middle(trial.measurement), figures.speedup(trial)
     memory = trial.measurement.memory_peak_bytes if trial.measurement else None
     return (
-        Text(figures.printable(trial.recipe)),
         units.show(trial.quality.loss.value, "fraction") if trial.quality else "-",
         units.show(latency.p50_s, "seconds") if latency else "-",
         units.show(faster.value, "ratio") if faster else "-",
@@ -115,9 +115,10 @@ def _cells(trial: Trial) -> tuple[Text | str, ...]:
 
 
 def _print_reasons(run: Run, out: Console) -> None:
-    hidden = len([*_worth_a_look(run)]) - SHOWN
-    if hidden > 0:
-        _line(out, f"{hidden} more candidates are on the page.")
+    hidden = len([*_worth_a_look(run)][SHOWN:])
+    judged = sum(trial.state == "judged" for trial in run.trials)
+    if hidden or judged:
+        _line(out, f"{hidden + judged} more candidates are on the page, {judged} of them good enough but not timed.")
     for state in ("rejected", "failed"):
         found = [trial for trial in run.trials if trial.state == state]
         if found:
