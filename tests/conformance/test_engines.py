@@ -2,6 +2,7 @@
 
 from typing import Any
 
+import ml_dtypes
 import numpy as np
 import pytest
 
@@ -105,6 +106,14 @@ def test_the_real_model_answers_as_the_reference_does(
     else:
         assert 1 - cosines(got, expected).min() <= max(0.5 * noise, 1e-5)
     assert _share_as_declared(found, given) >= 0.95
+
+
+def test_weights_in_bfloat16_may_be_computed_in_it(engine, tiny_bert, seen_by_tiny, annotate, opened, feeds, answer):
+    model = annotate(tiny_bert, {"weights": None, "dtype": ml_dtypes.bfloat16}, seen_by_tiny)
+    found, given = opened(model, engine), feeds(model)
+    assert cosines(found.run(given), answer(model, given)).min() >= 0.999
+    executed = found.runtime.executed(found.files, found.converted.settings, given)
+    assert set(executed.share) <= {"fp32", found.converted.precision}  # where a processor cannot, it computes in fp32
 
 
 @pytest.mark.network

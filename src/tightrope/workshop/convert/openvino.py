@@ -20,7 +20,7 @@ from tightrope.errors import UnsupportedError
 from tightrope.workshop import attention_blocks, onnx_tables
 from tightrope.workshop.attention_blocks import Block
 from tightrope.workshop.converted import Converted, file_name
-from tightrope.workshop.graph import Graph
+from tightrope.workshop.graph import Graph, is_half
 from tightrope.workshop.model import Model
 from tightrope.workshop.network import lower
 from tightrope.workshop.numerics.quantized import Array, Quantized, values
@@ -172,7 +172,8 @@ class _OpenVinoForm(Form):
             return None
         inputs = {(layer.linear.source, identity(self.scheme(layer))) for layer in trio}
         kinds = {_kind(self.across(layer)) for layer in trio}
-        if len(inputs) > 1 or len(kinds) > 1 or self.scheme(trio[0]).kept is not None:
+        halves = any(is_half(self.graph.weights[layer.linear.weight]) for layer in trio)  # scaled, they would grow
+        if len(inputs) > 1 or len(kinds) > 1 or self.scheme(trio[0]).kept is not None or halves:
             return None
         return trio[0], trio[1], trio[2]
 
