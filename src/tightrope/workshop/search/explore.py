@@ -108,13 +108,15 @@ class Explorer:
         return True
 
     def _promise(self, trial: Trial) -> tuple[float, ...]:
-        """Least first: engines and kinds not yet timed, then those whose loss leaves room, then the smallest."""
+        """Least first: engines on which something fits or nothing was timed, then kinds not timed yet, then those
+        whose loss leaves room, then the smallest."""
         timed = [other for other in self.trials.values() if other.state == "timed"]
-        kind = _kind(trial.recipe)
-        alike = sum(_kind(other.recipe) == kind for other in timed)
+        same_engine = [other for other in timed if _engine(other) == _engine(trial)]
+        hopeless = bool(same_engine) and all(other.breaches for other in same_engine)
+        alike = sum(_kind(other.recipe) == _kind(trial.recipe) for other in timed)
         loss, limit = trial.quality.loss.value if trial.quality else 1.0, self.budget.limit("loss")
-        crowded = 1.0 if limit and loss > 0.8 * limit.value else 0.0
-        return (crowded, float(alike), float(trial.size_bytes or 0), loss)
+        crowded = limit is not None and loss > 0.8 * limit.value
+        return (float(hopeless), float(crowded), float(alike), float(trial.size_bytes or 0), loss)
 
     def _has_time(self, step: str) -> bool:
         return self.clock() + 1.2 * self._longest.get(step, 0.0) < self.deadline
@@ -136,6 +138,10 @@ def _faithless(trial: Trial) -> str:
         return "its answers are not finite numbers"
     where = f"; it goes wrong at {trial.parity.diverges_at}" if trial.parity.diverges_at else ""
     return f"its answers have a mean cosine of {trial.parity.cosine_mean:.3f} with the original's{where}"
+
+
+def _engine(trial: Trial) -> str:
+    return trial.recipe.rpartition(" -> ")[2]
 
 
 def _kind(recipe: str) -> str:

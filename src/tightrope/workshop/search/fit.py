@@ -36,6 +36,9 @@ CONFIRMED = 3
 FINISH_S = 15.0
 """Kept free at the end for confirming, copying and writing."""
 
+SENSITIVITY_S = 6.0
+"""What is wanted left of the time to find out how much each layer bears."""
+
 CACHE_BYTES = 4_000_000_000
 
 
@@ -211,9 +214,21 @@ class _Fit:
             chosen=winner.recipe if winner else None,
             nearest=None,
             bundle=str(self.out) if winner else None,
+            sensitivity=self._sensitivity(laboratory, explorer),
             interrupted=explorer.interrupted,
             lineage={"tightrope": __version__, "calibration": laboratory.observer.digest},
         )
+
+    def _sensitivity(self, laboratory: Laboratory, explorer: Explorer) -> dict[str, float]:
+        """How far the answers move when one layer alone is reduced to four bits; left out where time is short."""
+        left = self.started + self.settings.seconds - time.monotonic()
+        if explorer.interrupted or left < SENSITIVITY_S:
+            return {}
+        try:
+            found: dict[str, float] = plugins.load("passes", "mixed").sensitivity(laboratory.model, laboratory.observer)
+        except TightropeError:
+            return {}  # nothing else depends on it
+        return found
 
     def _publish(self, laboratory: Laboratory, winner: Trial, run: Run) -> Bundle:
         """Copy the winner's bundle from the cache to where the user wants it, with what was found attached."""
