@@ -1,10 +1,14 @@
 """Every converter and its runtime, by name, against the reference: whole models, annotated in every way."""
 
+from dataclasses import replace
 from typing import Any
 
 import ml_dtypes
 import numpy as np
 import pytest
+
+from tightrope.workshop.model import Task
+from tightrope.workshop.observe import Observer
 
 pytestmark = pytest.mark.engine
 
@@ -105,6 +109,22 @@ def test_the_real_model_answers_as_the_reference_does(
         assert 1 - cosines(got, original).min() <= 1.5 * noise + 0.002
     else:
         assert 1 - cosines(got, expected).min() <= max(0.5 * noise, 1e-5)
+    assert _share_as_declared(found, given) >= 0.95
+
+
+@pytest.mark.parametrize("form", ["static", "token", "weights of 4 bits in blocks"])
+def test_a_cross_encoder_scores_as_the_reference_does(form, engine, tiny_bert, annotate, opened, answer):
+    random = np.random.default_rng(2)
+    head = {"pooler.dense": (32, 32), "classifier": (1, 32)}
+    weights = {f"{name}.weight": random.normal(0, 0.2, shape).astype(np.float32) for name, shape in head.items()}
+    weights |= {f"{name}.bias": np.zeros(shape[0], np.float32) for name, shape in head.items()}
+    task = Task(name="scoring", width=1, activation="sigmoid")
+    scorer = replace(tiny_bert, task=task, weights={**tiny_bert.weights, **weights})
+    seen = Observer(scorer, (), [("the cat", "sat on the mat"), ("a", "b c d e f g h")]).inputs
+    model = annotate(scorer, FORMS[form], seen)
+    found, ids = opened(model, engine), random.integers(5, 60, (3, 20))
+    given = {"input_ids": ids, "attention_mask": np.ones_like(ids), "token_type_ids": (np.arange(20) > 9) + 0 * ids}
+    assert np.abs(found.run(given) - answer(model, given)).max() <= 0.01
     assert _share_as_declared(found, given) >= 0.95
 
 

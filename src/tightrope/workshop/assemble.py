@@ -94,6 +94,7 @@ def _lineage(model: Model, converted: Converted, origin: Origin) -> dict[str, An
         "made_on": platform.machine(),
         "tools": tools | {converted.engine: converted.engine_version},
         "floats": dict(converted.floats),
+        "approximations": dict(converted.approximations),
         **origin.notes,
     }
 
