@@ -43,7 +43,7 @@ WEIGHTS = {
 }
 
 
-def layer(*, gemm: bool = False, opset: int = 21) -> Graph:
+def layer(*, gemm: bool = False) -> Graph:
     """y = x·W + b as some exporter may have written it; a Gemm stores its weight as [out, in]."""
     random = np.random.default_rng(3)
     weight = random.normal(0, 0.1, (OUT, WIDTH)).astype(np.float32)
@@ -60,7 +60,7 @@ def layer(*, gemm: bool = False, opset: int = 21) -> Graph:
     stored = [onnx.numpy_helper.from_array(weight, "w"), onnx.numpy_helper.from_array(bias, "b")]
     proto = helper.make_model(
         helper.make_graph(nodes, "layer", inputs, outputs, stored),
-        opset_imports=[helper.make_opsetid("", opset)],
+        opset_imports=[helper.make_opsetid("", 21)],
         ir_version=10,
     )
     senses = TextSenses(tokenizer=b"", max_length=8)

@@ -124,7 +124,9 @@ def executed(files: Mapping[str, Path], settings: Mapping[str, Any], feeds: Mapp
             precision = f"w{precision}"  # weights are integers; how the input is grouped, the graph does not tell
         layers[node.get_friendly_name()] = precision
         work[precision] += _multiply_adds(node, batch, length)
-    attention = sum(_multiply_adds(node, batch, length) for node in _read(files).get_ops() if _is_attention(node))
+    model = _read(files)
+    model.reshape({port: list(feeds[port.get_any_name()].shape) for port in model.inputs})
+    attention = sum(_multiply_adds(node, batch, length) for node in model.get_ops() if _is_attention(node))
     work[subgraphs] += attention
     total = sum(work.values())
     share = {key: value / total for key, value in work.items() if value}
