@@ -42,11 +42,12 @@ def tightrope(folder: Path, *arguments: str, stdin: bytes = b"") -> subprocess.C
 
 
 def refused(done: subprocess.CompletedProcess[str]) -> str:
-    """An error of two lines on standard error, exit code 1, nothing on standard output."""
+    """Exit code 1, and standard error ends with an error of two lines; before it only the progress may stand."""
     assert done.returncode == 1, (done.stdout, done.stderr)
-    assert "Traceback" not in done.stderr
-    assert len(done.stderr.strip().splitlines()) == 2, done.stderr
-    return done.stderr
+    *progress, first, second = done.stderr.strip().splitlines()
+    assert first.startswith("tightrope: ") and second.startswith(" " * 11), done.stderr
+    assert all(" s  " in line for line in progress), done.stderr
+    return f"{first}\n{second}"
 
 
 def test_show_verify_and_measure(home: Path) -> None:
