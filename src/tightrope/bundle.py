@@ -183,6 +183,14 @@ class Writer:
         """What was added so far, in canonical order."""
         return tuple(self._files[path] for path in sorted(self._files))
 
+    def draft(self, content: Content) -> Bundle:
+        """What was added so far as a bundle that can be opened, before it is finished and put in place."""
+        try:
+            _write_manifest(self.folder, content, ())
+        except OSError as error:
+            raise cannot_write(self.path, error) from error
+        return Bundle(path=self.folder, content=content, digest=content.digest)
+
     def seal(self, content: Content, attachments: Mapping[str, Any] | None = None) -> Bundle:
         """Write the manifest, make all of it durable, and move it into place. Attachments are JSON values."""
         try:

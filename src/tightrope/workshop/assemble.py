@@ -3,7 +3,7 @@
 import io
 import platform
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -12,11 +12,13 @@ import numpy as np
 
 from tightrope.bundle import Artefact, Bundle, Content, Writer
 from tightrope.bundle import Model as BundleModel
-from tightrope.device.model import Floats, open_bundle
-from tightrope.device.proof import answers
+from tightrope.device.meter.run import Place, Plan
+from tightrope.device.model import Floats
 from tightrope.recipe import Recipe
+from tightrope.workshop.benches.answering import open_on_bench
 from tightrope.workshop.converted import Converted
 from tightrope.workshop.model import Model
+from tightrope.workshop.verify.answers import one_by_one
 
 TOLERANCE = {"embedding": 0.999, "scoring": 0.05}
 """How far a device may be from the answers recorded here: least cosine of a vector, largest difference of a score."""
@@ -44,11 +46,11 @@ class Origin:
 def assemble(
     model: Model, converted: Converted, origin: Origin, vectors: Vectors, out: Path, *, force: bool = False
 ) -> Bundle:
-    """Write the bundle. It is opened once on the way, and its own answers to the proof's texts are recorded in it."""
+    """Write the bundle. On the way it is opened in a process of its own, and what it answers is recorded in it."""
     with Writer(out, force=force) as writer:
         content = _content(model, converted, origin, writer)
-        with open_bundle(Bundle(path=writer.folder, content=content, digest=content.digest)) as opened:
-            expected = answers(opened, vectors.inputs)
+        with open_on_bench(writer.draft(content), Place(), Plan()) as opened:
+            expected = one_by_one(opened, vectors.inputs)
         recorded = {
             "inputs": [list(item) if isinstance(item, tuple) else item for item in vectors.inputs],
             "expected": writer.add(_npy(expected), "npy"),
@@ -56,12 +58,10 @@ def assemble(
         }
         if vectors.original is not None:
             recorded["original"] = writer.add(_npy(vectors.original), "npy")
-        return writer.seal(_content(model, converted, origin, writer, recorded))
+        return writer.seal(replace(content, vectors=recorded, files=writer.files))
 
 
-def _content(
-    model: Model, converted: Converted, origin: Origin, writer: Writer, vectors: Mapping[str, Any] | None = None
-) -> Content:
+def _content(model: Model, converted: Converted, origin: Origin, writer: Writer) -> Content:
     artefact = Artefact(
         engine=converted.engine,
         precision=converted.precision,
@@ -78,13 +78,12 @@ def _content(
         ),
         recipe=str(origin.recipe),
         lineage=_lineage(model, converted, origin),
-        vectors=vectors or {},
+        vectors={},
         files=writer.files,
     )
 
 
 def _lineage(model: Model, converted: Converted, origin: Origin) -> dict[str, Any]:
-    tools = {name: version(name) for name in ("tightrope", "numpy", "onnx", "tokenizers")}
     return {
         "source": origin.source,
         "source_digest": model.origin,
@@ -92,11 +91,16 @@ def _lineage(model: Model, converted: Converted, origin: Origin) -> dict[str, An
         "calibration": dict(origin.calibration),
         "target": origin.target,
         "made_on": platform.machine(),
-        "tools": tools | {converted.engine: converted.engine_version},
+        "tools": tools() | {converted.engine: converted.engine_version},
         "floats": dict(converted.floats),
         "approximations": dict(converted.approximations),
         **origin.notes,
     }
+
+
+def tools() -> dict[str, str]:
+    """The versions of what has a say in a bundle's bytes, besides the engine."""
+    return {name: version(name) for name in ("tightrope", "numpy", "onnx", "tokenizers")}
 
 
 def _npy(array: Floats) -> bytes:

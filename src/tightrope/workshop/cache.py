@@ -3,13 +3,16 @@
 A folder for each entry, `<kind>/<key>`; an entry is complete or absent. `tightrope cache` shows and prunes it.
 """
 
+import atexit
 import hashlib
 import json
 import os
 import shutil
 import tempfile
 from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -53,14 +56,26 @@ def store_json(kind: str, name: str, value: Any) -> None:
         return
 
 
+def touch(path: Path) -> None:
+    """Note that an entry was used."""
+    with suppress(OSError):
+        os.utime(path)
+
+
 def scratch(kind: str, name: str) -> Path:
-    """The path for an entry that is a folder; its parent exists. Falls back to a temporary folder if it must."""
+    """The path for an entry that is a folder; its parent exists. Where the cache cannot be written it is elsewhere."""
     path = cache_folder() / kind / name
-    try:
+    with suppress(OSError):
         path.parent.mkdir(parents=True, exist_ok=True)
-    except OSError:
-        return Path(tempfile.mkdtemp(prefix="tightrope-")) / name
-    return path
+    return path if os.access(path.parent, os.W_OK) else _elsewhere() / name
+
+
+@cache
+def _elsewhere() -> Path:
+    """A folder for this process alone, gone when it ends."""
+    folder = Path(tempfile.mkdtemp(prefix="tightrope-"))
+    atexit.register(shutil.rmtree, folder, ignore_errors=True)
+    return folder
 
 
 def entries() -> Iterator[Entry]:
@@ -69,9 +84,10 @@ def entries() -> Iterator[Entry]:
     found = []
     for kind in sorted(item for item in root.iterdir() if item.is_dir()) if root.is_dir() else ():
         for path in kind.iterdir():
-            files = [path] if path.is_file() else [item for item in path.rglob("*") if item.is_file()]
-            size = sum(item.stat().st_size for item in files)
-            found.append(Entry(kind=kind.name, path=path, size_bytes=size, used_at=path.stat().st_mtime))
+            with suppress(OSError):  # another process may be pruning
+                files = [path] if path.is_file() else [item for item in path.rglob("*") if item.is_file()]
+                size = sum(item.stat().st_size for item in files)
+                found.append(Entry(kind=kind.name, path=path, size_bytes=size, used_at=path.stat().st_mtime))
     return iter(sorted(found, key=lambda entry: entry.used_at))
 
 

@@ -112,9 +112,11 @@ class Bench:
             self._send(source, item)
         return str(take(self.request("seal", {"digest": source.digest})[0], "path", str))
 
-    def answers(self, inputs: Sequence[Any]) -> tuple[NDArray[np.float32], float]:
+    def answers(self, inputs: Sequence[Any], prompt: str | None = None) -> tuple[NDArray[np.float32], float]:
         """The answers to texts (or pairs), float32 [n, width], and the seconds they took the worker."""
-        fields = {"pairs": inputs} if isinstance(inputs[0], tuple | list) else {"texts": inputs}
+        fields: dict[str, Any] = {"pairs": inputs} if isinstance(inputs[0], tuple | list) else {"texts": inputs}
+        if prompt is not None:
+            fields["prompt"] = prompt
         answer, data = self.request("score" if "pairs" in fields else "embed", fields)
         rows, columns = take(answer, "rows", int), take(answer, "columns", int)
         if rows != len(inputs) or rows * columns * 4 != len(data):

@@ -128,12 +128,23 @@ class Worker:
         }, b""
 
     def embed(self, request: Mapping[str, Any], _payload: bytes) -> Reply:
-        """Vectors of texts, float32 little-endian, row by row."""
-        return self._rows(_inputs(request, "texts"))
+        """Vectors of texts, float32 little-endian, row by row; `prompt` names one of the model's prompts."""
+        return self._rows(_inputs(request, "texts"), take(request, "prompt", str, None))
 
     def score(self, request: Mapping[str, Any], _payload: bytes) -> Reply:
         """Scores of pairs, float32 little-endian, row by row."""
         return self._rows(_inputs(request, "pairs"))
+
+    def executed(self, request: Mapping[str, Any], _payload: bytes) -> Reply:
+        """The share of multiply-adds by precision for one input, as the engine tells it; null if it cannot."""
+        from tightrope import plugins
+
+        model = self._opened()
+        artefact = next(item for item in model.bundle.content.models[0].artefacts if item.engine == model.engine)
+        files = {role: model.bundle.file(path) for role, path in artefact.files.items()}
+        feeds = model.feeds(model.tokenizer.encode(_inputs(request, "inputs")[:1]))
+        found = plugins.load("runtimes", model.engine).executed(files, artefact.settings, feeds)
+        return {"share": None if found is None else dict(found.share)}, b""
 
     def compose(self, request: Mapping[str, Any], _payload: bytes) -> Reply:
         """An input of exactly so many tokens, made from the given texts; null if the model takes no such length."""
@@ -199,7 +210,7 @@ class Worker:
             raise BenchError("No bundle is open.", hint="Ask for open first.")
         return self._model
 
-    def _call(self, inputs: list[Any]) -> Callable[[], Any]:
+    def _call(self, inputs: list[Any], prompt: str | None = None) -> Callable[[], Any]:
         """What answers the inputs. Pairs go to `score`, texts to `embed`."""
         model = self._opened()
         verb = "score" if isinstance(inputs[0], tuple) else "embed"
@@ -207,10 +218,10 @@ class Worker:
             kind = "pairs" if verb == "embed" else "texts"
             raise BenchError(f"This bundle cannot {verb}.", hint=f"Give it {kind}.")
         function = getattr(model, verb)
-        return lambda: function(inputs)
+        return lambda: function(inputs) if prompt is None else function(inputs, prompt=prompt)
 
-    def _rows(self, inputs: list[Any]) -> Reply:
-        call = self._call(inputs)
+    def _rows(self, inputs: list[Any], prompt: str | None = None) -> Reply:
+        call = self._call(inputs, prompt)
         started = now()
         rows = call()
         seconds = now() - started
@@ -232,6 +243,7 @@ VERBS: dict[str, Callable[[Worker, Mapping[str, Any], bytes], Reply]] = {
     "open": Worker.open,
     "embed": Worker.embed,
     "score": Worker.score,
+    "executed": Worker.executed,
     "compose": Worker.compose,
     "time": Worker.time,
     "throughput": Worker.throughput,

@@ -1,6 +1,6 @@
 """A bundle that answers on a bench: in a process of its own, here or wherever the bench's command leads."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any, Self
 
 import numpy as np
@@ -13,23 +13,29 @@ from tightrope.device.senses.text import Tokenizer
 from tightrope.samples import TextPair
 
 INPUTS_PER_REQUEST = 256
-LEAST_LIMIT_S = 120.0
+CHARACTERS_PER_REQUEST = 1_000_000
+"""A character may take six bytes of a message, and a message is limited."""
+
+LIMIT_S = 120.0
 """So many answers at once may take longer than the plan's single measurement."""
 
 
-def open_on_bench(made: Bundle, place: Place, plan: Plan) -> "BenchEmbedder | BenchScorer":
-    """Open a bundle on a bench for answering. Raises `BenchError` if the bench fails, or the worker's own error."""
-    return (BenchScorer if made.content.task["name"] == "scoring" else BenchEmbedder)(made, place, plan)
+def open_on_bench(made: Bundle, place: Place, plan: Plan, limit_s: float = LIMIT_S) -> "BenchEmbedder | BenchScorer":
+    """Open a bundle on a bench for answering; `limit_s` is how long one request may take.
+
+    Raises `BenchError` if the bench fails, or the worker's own error.
+    """
+    return (BenchScorer if made.content.task["name"] == "scoring" else BenchEmbedder)(made, place, plan, limit_s)
 
 
 class _OnBench:
     """A bench with one open bundle. A context manager."""
 
-    def __init__(self, made: Bundle, place: Place, plan: Plan) -> None:
+    def __init__(self, made: Bundle, place: Place, plan: Plan, limit_s: float) -> None:
         senses = made.content.senses
         self._prompts: dict[str, str] = dict(senses["prompts"])
         self._tokenizer = Tokenizer(made.file(senses["tokenizer"]), int(senses["max_length"]))
-        self._bench = Bench(place.command, limit_s=max(plan.limit_s, LEAST_LIMIT_S))
+        self._bench = Bench(place.command, limit_s=limit_s)
         self.truncated = 0
         """How many texts so far were longer than the model's limit, and were cut."""
         try:
@@ -45,10 +51,29 @@ class _OnBench:
     def __exit__(self, *_: object) -> None:
         self._bench.close()
 
-    def _answers(self, inputs: Sequence[Any]) -> Floats:
+    def executed(self, example: Any) -> dict[str, float] | None:
+        """The share of multiply-adds by precision for one input, as the engine tells it; `None` if it cannot."""
+        share = self._bench.request("executed", {"inputs": [example]})[0].get("share")
+        return None if share is None else {str(name): float(value) for name, value in share.items()}
+
+    def _answers(self, inputs: Sequence[Any], prompt: str | None = None) -> Floats:
         self.truncated += self._tokenizer.encode(inputs).truncated
-        starts = range(0, len(inputs), INPUTS_PER_REQUEST)
-        return np.concatenate([self._bench.answers(inputs[start : start + INPUTS_PER_REQUEST])[0] for start in starts])
+        return np.concatenate([self._bench.answers(part, prompt)[0] for part in _parts(inputs)])
+
+
+def _parts(inputs: Sequence[Any]) -> Iterator[list[Any]]:
+    """The inputs cut into requests of a bounded size."""
+    part: list[Any] = []
+    room = CHARACTERS_PER_REQUEST
+    for item in inputs:
+        size = len(item) if isinstance(item, str) else sum(map(len, item))
+        if part and (len(part) == INPUTS_PER_REQUEST or size > room):
+            yield part
+            part, room = [], CHARACTERS_PER_REQUEST
+        part.append(item)
+        room -= size
+    if part:
+        yield part
 
 
 class BenchEmbedder(_OnBench):
@@ -61,8 +86,7 @@ class BenchEmbedder(_OnBench):
 
     def embed(self, texts: Sequence[str], *, prompt: str | None = None) -> Floats:
         """Vectors of the texts, float32 [n, width], of unit length; the model's default prompt if none is named."""
-        before = self._prompts[prompt] if prompt else ""
-        return self._answers([before + text for text in texts])
+        return self._answers(texts, prompt)
 
 
 class BenchScorer(_OnBench):

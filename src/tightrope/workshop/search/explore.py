@@ -72,8 +72,8 @@ class Explorer:
             return
         try:
             trial = self._verdict(self.laboratory.judge(recipe))
-        except TightropeError as error:
-            trial = Trial(recipe=str(recipe), state="failed", reason=f"{error.message} {error.hint}")
+        except Exception as error:  # whatever one candidate meets, the others are still to be tried
+            trial = Trial(recipe=str(recipe), state="failed", reason=_told(error))
         self._note("judge", started, reused=trial.reused)
         self._keep(trial)
 
@@ -99,8 +99,8 @@ class Explorer:
             timed = self.laboratory.time(trial)
             verdict = self.budget.judge(timed.measurement, timed.quality.loss if timed.quality else None)
             timed = replace(timed, breaches=tuple(map(str, verdict.breaches)))
-        except TightropeError as error:
-            timed = replace(trial, state="failed", reason=f"{error.message} {error.hint}")
+        except Exception as error:
+            timed = replace(trial, state="failed", reason=_told(error))
         self._note("time", started, reused=_same_measurement(trial.measurement, timed.measurement))
         if timed.state == "timed" and not timed.breaches and self.first_feasible_s is None:
             self.first_feasible_s = self.clock() - self.started
@@ -119,7 +119,8 @@ class Explorer:
         return (float(hopeless), float(crowded), float(alike), float(trial.size_bytes or 0), loss)
 
     def _has_time(self, step: str) -> bool:
-        return self.clock() + 1.2 * self._longest.get(step, 0.0) < self.deadline
+        """Whether a step may begin. The first of its kind always may: without it there is no answer at all."""
+        return step not in self._longest or self.clock() + 1.2 * self._longest[step] < self.deadline
 
     def _note(self, step: str, started: float, *, reused: bool) -> None:
         if not reused:
@@ -131,6 +132,12 @@ class Explorer:
         span = self.deadline - self.started
         spent = self.clock() - self.started
         self.watcher.advance(min(1.0, spent / span) if span > 0 else 1.0, max(0.0, span - spent))
+
+
+def _told(error: Exception) -> str:
+    if isinstance(error, TightropeError):
+        return f"{error.message} {error.hint}"
+    return f"{type(error).__name__}: {error}"
 
 
 def _faithless(trial: Trial) -> str:

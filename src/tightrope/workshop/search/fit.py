@@ -1,6 +1,7 @@
 """Fit: the smallest, fastest artefact that still answers right, within a budget; proved, and reported on one page."""
 
 import resource
+import shlex
 import sys
 import time
 from collections.abc import Sequence
@@ -13,12 +14,12 @@ from tightrope import __version__, bundle, plugins, target
 from tightrope.budget import DEFAULT_TOKENS, Budget
 from tightrope.bundle import Bundle
 from tightrope.device.meter.run import Place, Plan
-from tightrope.errors import BudgetError, MissingExtraError, TightropeError
+from tightrope.errors import BenchError, BudgetError, DataError, MissingExtraError, TightropeError, UnsupportedError
 from tightrope.measurement import Parity, Quality
 from tightrope.recipe import Recipe
 from tightrope.workshop import cache
 from tightrope.workshop.load import languages_of, load
-from tightrope.workshop.observe import Observer
+from tightrope.workshop.model import Model
 from tightrope.workshop.search import frontier, gate, space
 from tightrope.workshop.search.explore import Explorer
 from tightrope.workshop.search.laboratory import Laboratory
@@ -29,6 +30,7 @@ from tightrope.workshop.search.watcher import Unwatched, Watcher
 DEFAULT_LOSS = "loss<=1%"
 """Added to a budget that says nothing of the loss: what answers wrong fits nowhere."""
 
+LEAST_SECONDS, MOST_SECONDS = 10.0, 30 * 86_400.0
 LENGTHS = (12, DEFAULT_TOKENS, 128)
 CONFIRMED = 3
 """Feasible trials at most that are held against the samples for the report, best first."""
@@ -36,7 +38,8 @@ CONFIRMED = 3
 FINISH_S = 15.0
 """Kept free at the end for confirming, copying and writing."""
 
-SENSITIVITY_S = 6.0
+CONFIRMING_S = 6.0
+SENSITIVITY_S = 5.0
 """What is wanted left of the time to find out how much each layer bears."""
 
 CACHE_BYTES = 4_000_000_000
@@ -54,7 +57,7 @@ class Settings:
     data: Path | str | None = None
     report_data: Path | str | None = None
     judge: str | None = None
-    seconds: float = 150.0
+    seconds: float = 165.0
     engines: tuple[str, ...] = ()
     bench: str | None = None
     target: str | None = None
@@ -62,6 +65,12 @@ class Settings:
     recipes: tuple[Recipe, ...] = ()
     force: bool = False
     command: str = ""
+
+    def __post_init__(self) -> None:
+        if not LEAST_SECONDS <= self.seconds <= MOST_SECONDS:
+            raise DataError(
+                f"A time limit of {self.seconds} s cannot be kept.", hint=f"Give {LEAST_SECONDS:.0f} s to 30 days."
+            )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -115,29 +124,47 @@ class _Fit:
         question = ask_about(
             languages_of(self.source, model), self.settings.data, self.settings.report_data, self.settings.judge
         )
-        inputs = question.calibration(model)
-        lengths = tuple(sorted({*(n for n in LENGTHS if n <= model.senses.max_length), *self.budget.tokens}))
-        if lengths[-1] > model.senses.max_length:
-            raise BudgetError(
-                f"The budget asks for texts of {lengths[-1]} tokens; the model takes {model.senses.max_length}.",
-                hint="Ask for a shorter text.",
-            )
-        laboratory = Laboratory(
-            source=self.source,
-            model=model,
-            question=question,
-            observer=Observer(model, inputs) if model.task.name == "embedding" else Observer(model, (), inputs),
-            place=Place(command=self.settings.bench, target=self.settings.target),
-            plan=Plan(lengths=lengths, threads=self.settings.threads),
+        laboratory = Laboratory.of(
+            self.source,
+            model,
+            question,
+            place=Place(command=self.settings.bench, target=self.settings.target if self.settings.bench else None),
+            plan=Plan(lengths=self._lengths(model), threads=self.settings.threads),
             target=self.settings.target or "any",
+            deadline=self.started + self.settings.seconds,
         )
         with laboratory:
             self.watcher.stage("timing the original")
-            baseline = laboratory.find_baseline(self.engines)
-            explorer = self._explore(laboratory)
-            return self._finish(laboratory, explorer, baseline)
+            originals = laboratory.find_baseline(self.engines)
+            self._check_bench(laboratory)
+            explorer = self._explore(laboratory, [trial for trial in originals if trial.state == "timed"])
+            explorer.trials |= {trial.recipe: trial for trial in originals if trial.state == "failed"}
+            return self._finish(laboratory, explorer)
 
-    def _explore(self, laboratory: Laboratory) -> Explorer:
+    def _lengths(self, model: Model) -> tuple[int, ...]:
+        """The lengths of text to time: the usual ones that the model takes, and those of the budget."""
+        most = model.senses.max_length
+        if self.budget.tokens and self.budget.tokens[-1] > most:
+            raise BudgetError(
+                f"The budget asks for texts of {self.budget.tokens[-1]} tokens; the model takes {most}.",
+                hint="Ask for a shorter text.",
+            )
+        return tuple(sorted({*(tokens for tokens in LENGTHS if tokens <= most), *self.budget.tokens} or {most}))
+
+    def _check_bench(self, laboratory: Laboratory) -> None:
+        """A bench that is not the target would measure something else. Raises `BenchError`."""
+        if self.settings.bench is None or self.settings.target is None:
+            return
+        assert laboratory.baseline is not None and laboratory.baseline.measurement is not None
+        wanted, found = target.load(self.settings.target), laboratory.baseline.measurement.conditions
+        if found.architecture != wanted.architecture or not set(wanted.isa) <= set(found.isa):
+            raise BenchError(
+                f"The bench is {found.architecture} ({', '.join(found.isa)}); {wanted.name} is {wanted.architecture} "
+                f"({', '.join(wanted.isa)}).",
+                hint="Name the target that the bench is, or leave out --target.",
+            )
+
+    def _explore(self, laboratory: Laboratory, originals: Sequence[Trial]) -> Explorer:
         explorer = Explorer(
             budget=self.budget,
             laboratory=laboratory,
@@ -145,62 +172,72 @@ class _Fit:
             clock=time.monotonic,
             deadline=self.started + max(self.settings.seconds - FINISH_S, self.settings.seconds / 2),
         )
+        engines = [Recipe.parse(trial.recipe).engine for trial in originals]
         if self.settings.recipes:
             explorer.explore(self.settings.recipes, ())
         else:
-            explorer.explore(space.openers(self.engines), space.others(laboratory.model, self.engines))
+            explorer.explore(space.openers(engines), space.others(laboratory.model, engines))
         return explorer
 
     # The end -----------------------------------------------------------------------------------------
 
-    def _finish(self, laboratory: Laboratory, explorer: Explorer, baseline: Trial) -> Result:
+    def _finish(self, laboratory: Laboratory, explorer: Explorer) -> Result:
         """Confirm the best on unseen samples, publish what passes the gate, and tell all of it as a `Run`."""
+        bears = self._sensitivity(laboratory, explorer)
         self.watcher.stage("confirming on samples that the search did not see")
         trials = tuple(explorer.trials.values())
-        winner, objections, confirmed = self._confirm(laboratory, frontier.ranked(trials), baseline)
-        second = winner or frontier.nearest(trials, self.budget)
-        if second is not None and second is not winner:
-            objections, confirmed = self._object(laboratory, second, baseline)
-        run = self._run(laboratory, explorer, baseline, winner)
+        winner: Trial | None = None
+        second = frontier.nearest(trials, self.budget)
+        objections: tuple[str, ...] = ("it was interrupted before it was confirmed",)
+        confirmed: Confirmed | None = None
+        try:
+            winner, objections, confirmed = self._confirm(laboratory, frontier.ranked(trials))
+            if winner is None and second is not None:
+                objections, confirmed = self._object(laboratory, second)
+        except KeyboardInterrupt:
+            explorer.interrupted = True
         run = replace(
-            run,
+            self._run(laboratory, explorer, winner),
             nearest=second.recipe if second is not None and winner is None else None,
-            breaches=objections,
+            breaches=objections if winner is None else (),
             report=confirmed[0] if confirmed else None,
             report_parity=confirmed[1] if confirmed else None,
+            sensitivity=bears,
         )
         published = self._publish(laboratory, winner, run) if winner else None
         cache.prune(CACHE_BYTES, kinds=("bundles", "judgements", "measurements"))
         return Result(run=run, bundle=published)
 
     def _confirm(
-        self, laboratory: Laboratory, ranked: Sequence[Trial], baseline: Trial
+        self, laboratory: Laboratory, ranked: Sequence[Trial]
     ) -> tuple[Trial | None, tuple[str, ...], "Confirmed | None"]:
-        for trial in ranked[:CONFIRMED]:
-            objections, confirmed = self._object(laboratory, trial, baseline)
+        for number, trial in enumerate(ranked[:CONFIRMED]):
+            if number and time.monotonic() > self.started + self.settings.seconds:
+                break
+            objections, confirmed = self._object(laboratory, trial)
             if not objections:
                 return trial, (), confirmed
         return None, (), None
 
-    def _object(
-        self, laboratory: Laboratory, trial: Trial, baseline: Trial
-    ) -> tuple[tuple[str, ...], "Confirmed | None"]:
+    def _object(self, laboratory: Laboratory, trial: Trial) -> tuple[tuple[str, ...], "Confirmed | None"]:
         """What the gate has against a trial, and its figures on the samples for the report."""
         try:
             made, _ = laboratory.make(Recipe.parse(trial.recipe))
             quality, close, _ = laboratory.quality(made, laboratory.question.report)
         except TightropeError as error:
             return (*trial.breaches, f"it could not be confirmed: {error.message}"), None
-        reasons = gate.objections(trial, baseline, self.budget, quality)
+        assert laboratory.baseline is not None
+        reasons = gate.objections(trial, laboratory.baseline, self.budget, quality)
         return ((trial.reason,) if trial.state == "rejected" and trial.reason else ()) + reasons, (quality, close)
 
-    def _run(self, laboratory: Laboratory, explorer: Explorer, baseline: Trial, winner: Trial | None) -> Run:
+    def _run(self, laboratory: Laboratory, explorer: Explorer, winner: Trial | None) -> Run:
+        assert laboratory.baseline is not None
         trials = tuple(explorer.trials.values())
         before = explorer.started - self.started
         return Run(
             model=self.source,
             origin=laboratory.model.origin,
-            command=self.settings.command or f"tightrope fit {self.source} --budget '{self.budget}'",
+            command=self.settings.command or self._command(),
             budget=tuple(map(str, self.budget.limits)),
             started=self.began,
             seconds=time.monotonic() - self.started,
@@ -208,13 +245,12 @@ class _Fit:
             peak_memory_bytes=peak_memory_bytes(),
             target=laboratory.place.name,
             threads=self.settings.threads,
-            baseline=baseline,
+            baseline=laboratory.baseline,
             trials=trials,
             frontier=tuple(trial.recipe for trial in frontier.frontier(trials)),
             chosen=winner.recipe if winner else None,
             nearest=None,
             bundle=str(self.out) if winner else None,
-            sensitivity=self._sensitivity(laboratory, explorer),
             interrupted=explorer.interrupted,
             lineage={"tightrope": __version__, "calibration": laboratory.observer.digest},
         )
@@ -222,13 +258,23 @@ class _Fit:
     def _sensitivity(self, laboratory: Laboratory, explorer: Explorer) -> dict[str, float]:
         """How far the answers move when one layer alone is reduced to four bits; left out where time is short."""
         left = self.started + self.settings.seconds - time.monotonic()
-        if explorer.interrupted or left < SENSITIVITY_S:
+        if explorer.interrupted or left < CONFIRMING_S + SENSITIVITY_S:
             return {}
         try:
             found: dict[str, float] = plugins.load("passes", "mixed").sensitivity(laboratory.model, laboratory.observer)
-        except TightropeError:
+        except (TightropeError, KeyboardInterrupt):
             return {}  # nothing else depends on it
         return found
+
+    def _command(self) -> str:
+        """The command line that asks the same as this call."""
+        said = self.settings
+        options = {"--budget": str(self.budget), "--data": said.data, "--report-data": said.report_data}
+        options |= {"--judge": said.judge, "--time": f"{said.seconds:g}s", "--engines": ",".join(said.engines)}
+        options |= {"--bench": said.bench, "--target": said.target, "--threads": str(said.threads), "--out": self.out}
+        words = [word for name, value in options.items() if value for word in (name, str(value))]
+        recipes = [word for recipe in said.recipes for word in ("--recipe", str(recipe))]
+        return shlex.join(["tightrope", "fit", self.source, *words, *recipes])
 
     def _publish(self, laboratory: Laboratory, winner: Trial, run: Run) -> Bundle:
         """Copy the winner's bundle from the cache to where the user wants it, with what was found attached."""
@@ -248,9 +294,11 @@ Confirmed = tuple[Quality, Parity | None]
 def usable_engines(settings: Settings) -> tuple[str, ...]:
     """The engines to try: those asked for, or all that are installed and that the target runs."""
     allowed = target.load(settings.target).engines if settings.target else None
+    for name in settings.engines:
+        plugins.load("converters", name)  # an engine that was asked for and is missing is an error
+        if allowed is not None and name not in allowed:
+            raise UnsupportedError(f"{settings.target} does not run {name}.", hint=f"It runs: {', '.join(allowed)}.")
     if settings.engines:
-        for name in settings.engines:
-            plugins.load("converters", name)  # an engine that was asked for and is missing is an error
         return settings.engines
     found = []
     for name in plugins.names("converters"):

@@ -3,7 +3,7 @@
 from collections.abc import Iterable, Sequence
 
 from tightrope.budget import Budget
-from tightrope.workshop.search.trial import Trial
+from tightrope.workshop.search.trial import Trial, usual
 
 EQUALLY_FAST = 1.05
 """Latencies within this factor count as equal: a shared machine cannot tell them apart."""
@@ -18,10 +18,10 @@ def costs(trial: Trial) -> tuple[float, float, float, float] | None:
 
 
 def latency(trial: Trial) -> float:
-    """The p50 latency of the middle length, relative to the original's where both were interleaved."""
+    """The p50 latency of the usual length, relative to the original's where both were interleaved."""
     assert trial.measurement is not None
-    middle = trial.measurement.latencies[len(trial.measurement.latencies) // 2]
-    return 1 / middle.speedup.value if middle.speedup else middle.p50_s
+    found = usual(trial.measurement)
+    return 1 / found.speedup.value if found.speedup else found.p50_s
 
 
 def frontier(trials: Iterable[Trial]) -> tuple[Trial, ...]:

@@ -7,7 +7,7 @@ loss, on samples that the search did not see, must keep the limit. The reasons a
 from tightrope import units
 from tightrope.budget import Budget
 from tightrope.measurement import Quality
-from tightrope.workshop.search.trial import Trial
+from tightrope.workshop.search.trial import Trial, usual
 
 
 def objections(trial: Trial, baseline: Trial, budget: Budget, report: Quality | None) -> tuple[str, ...]:
@@ -34,5 +34,5 @@ def _is_smaller(trial: Trial, baseline: Trial) -> bool:
 def _is_faster(trial: Trial) -> bool:
     if trial.measurement is None:
         return False
-    ratios = [latency.speedup for latency in trial.measurement.latencies if latency.speedup]
-    return bool(ratios) and ratios[len(ratios) // 2].low > 1
+    ratio = usual(trial.measurement).speedup
+    return ratio is not None and ratio.low > 1

@@ -4,6 +4,7 @@ Answers and times come from a bench, a process of its own here or elsewhere, so 
 a result and not the end of the run.
 """
 
+import math
 import time
 from collections import OrderedDict
 from collections.abc import Sequence
@@ -17,27 +18,32 @@ from tightrope import __version__, bundle, plugins
 from tightrope.bundle import Bundle
 from tightrope.device.meter.machine import this_machine
 from tightrope.device.meter.run import Place, Plan, Subject, measure
-from tightrope.device.model import open_bundle
 from tightrope.device.proof import recorded
-from tightrope.errors import TightropeError
+from tightrope.errors import BenchError, TightropeError
 from tightrope.measurement import Measurement, Parity, Quality
 from tightrope.recipe import Recipe
 from tightrope.workshop import cache
-from tightrope.workshop.assemble import Origin, Vectors, assemble
+from tightrope.workshop.assemble import Origin, Vectors, assemble, tools
 from tightrope.workshop.benches.answering import open_on_bench
 from tightrope.workshop.compress import apply_step, read_digest
 from tightrope.workshop.converted import convert
 from tightrope.workshop.model import Model
 from tightrope.workshop.observe import Observer
 from tightrope.workshop.search.question import Given, Part, Question, spread
-from tightrope.workshop.search.trial import Trial
-from tightrope.workshop.verify.answers import Answers, ReferenceScorer, open_reference
+from tightrope.workshop.search.trial import Trial, usual
+from tightrope.workshop.verify.answers import Answers, one_by_one, open_reference
 from tightrope.workshop.verify.parity import first_divergence, parity
 
 KEPT_MODELS = 3
 """Models between two steps that are kept in memory, for recipes that begin alike."""
 
 MEASURED_TEXTS = 64
+LONGEST_MEASURED = 20_000
+"""Characters; what a model cuts off anyway need not be sent to a bench."""
+
+ANSWERING_S = 120.0
+LEAST_LIMIT_S = 10.0
+"""A request gets so long even when time is up; a bench that takes longer has hung."""
 
 FAITHLESS = 0.8
 """Below this mean cosine of the answers no task survives: the layer where it goes wrong is named, no more is asked."""
@@ -54,9 +60,10 @@ class Laboratory:
     place: Place
     plan: Plan
     target: str
+    deadline: float = math.inf
+    """On the monotonic clock: no request to a bench waits longer than until a little after it."""
     baseline: Trial | None = None
     _original: Subject | None = None
-    _original_size: int = 0
     _given: dict[str, Given] = field(default_factory=dict)
     _prefixes: "OrderedDict[str, Model]" = field(default_factory=OrderedDict)
     _proof: Vectors | None = None
@@ -68,18 +75,28 @@ class Laboratory:
         if self._original is not None:
             self._original.close()
 
+    @staticmethod
+    def of(source: str, model: Model, question: Question, **settings: Any) -> "Laboratory":
+        """A laboratory that calibrates on the question's seen half; `settings` are its other fields."""
+        inputs = question.calibration(model)
+        observer = Observer(model, inputs) if model.task.name == "embedding" else Observer(model, (), inputs)
+        defaults: dict[str, Any] = {"place": Place(), "plan": Plan(), "target": "any"}
+        return Laboratory(source=source, model=model, question=question, observer=observer, **(defaults | settings))
+
+    def _limit_s(self, most: float) -> float:
+        return max(LEAST_LIMIT_S, min(most, self.deadline - time.monotonic()))
+
     # Making ------------------------------------------------------------------------------------------
 
     def make(self, recipe: Recipe) -> tuple[Bundle, bool]:
         """The recipe's bundle in the cache, and whether it was there already."""
-        engine = plugins.load("runtimes", recipe.engine).version()
-        read = read_digest(recipe.steps)
-        name = cache.key(
-            __version__, self.source, self.model.origin, self.observer.digest, recipe, read, engine, self.target
-        )
-        path = cache.scratch("bundles", f"{name}.bundle")
+        engine, read = plugins.load("runtimes", recipe.engine).version(), read_digest(recipe.steps)
+        made_of = (self.source, self.model.origin, self.observer.digest, recipe, read, self.target)
+        path = cache.scratch("bundles", f"{cache.key(tools(), engine, *made_of)}.bundle")
         try:
-            return bundle.read(path), True
+            found = bundle.read(path)
+            cache.touch(path)
+            return found, True
         except TightropeError:
             return self.make_anew(recipe, path, force=True), False
 
@@ -89,8 +106,9 @@ class Laboratory:
         origin = Origin(
             source=self.source,
             recipe=recipe,
-            calibration={"samples": self.question.seen.name, "digest": self.observer.digest},
+            calibration={"digest": self.observer.digest, "part": self.question.seen.part},
             target=self.target,
+            notes=self._covered(model),
         )
         return assemble(model, convert(model, recipe.engine), origin, self._vectors(), path, force=force)
 
@@ -109,15 +127,19 @@ class Laboratory:
                 self._prefixes.popitem(last=False)
         return model
 
+    def _covered(self, model: Model) -> dict[str, Any]:
+        """How much of the texts for the report a cut vocabulary still covers; empty if none was cut."""
+        if model.senses.tokenizer == self.model.senses.tokenizer:
+            return {}
+        found = plugins.load("passes", "vocab").coverage(
+            self.model.senses, model.senses, self.question.report.samples.texts
+        )
+        return {"coverage": {"texts": found.covered_texts, "tokens": found.covered_tokens, "of": found.texts}}
+
     def _vectors(self) -> Vectors:
         if self._proof is None:
             inputs = self.question.proof(self.model)
-            opened = open_reference(self.model)
-            if isinstance(opened, ReferenceScorer):
-                rows = [opened.score([pair]).reshape(1, -1) for pair in inputs]
-            else:
-                rows = [opened.embed([text]) for text in inputs]
-            self._proof = Vectors(inputs=inputs, original=np.concatenate(rows))
+            self._proof = Vectors(inputs=inputs, original=one_by_one(open_reference(self.model), inputs))
         return self._proof
 
     # Asking ------------------------------------------------------------------------------------------
@@ -145,11 +167,11 @@ class Laboratory:
 
     def quality(self, made: Bundle, part: Part) -> tuple[Quality, Parity | None, bool]:
         """Quality and parity of a bundle on one half, and whether they were known already."""
-        name = cache.key(made.digest, part.digest, self.question.judge_name, self.place.command)
+        name = cache.key(__version__, made.digest, part.digest, self.question.judge_name, self.place.command)
         known = cache.load_json("judgements", name) if self.question.judge is None else None
         if known:
             return Quality.from_json(known["quality"]), Parity(**known["parity"]) if known["parity"] else None, True
-        with open_on_bench(made, self.place, self.plan) as model:
+        with open_on_bench(made, self.place, self.plan, self._limit_s(ANSWERING_S)) as model:
             given = self.question.ask(model, part)
         original = self._original_given(part)
         quality = self.question.compare(given, original, part)
@@ -160,54 +182,81 @@ class Laboratory:
         return quality, close, False
 
     def _original_given(self, part: Part) -> Given:
-        if part.name not in self._given:
-            self._given[part.name] = self.question.ask(open_reference(self.model), part)
-        return self._given[part.name]
+        if part.digest not in self._given:
+            self._given[part.digest] = self.question.ask(open_reference(self.model), part)
+        return self._given[part.digest]
 
     # Timing ------------------------------------------------------------------------------------------
 
-    def find_baseline(self, engines: Sequence[str]) -> Trial:
-        """Time the original on each engine; the fastest is what speedups are against, and stays open."""
-        best: tuple[Trial, Subject] | None = None
+    def find_baseline(self, engines: Sequence[str]) -> tuple[Trial, ...]:
+        """Time the original on each engine; the fastest is what speedups are against, and stays open.
+
+        Returns a trial for each engine; one on which the original fails is no use for anything else. Raises the last
+        error if there is no other.
+        """
+        trials: list[Trial] = []
+        last: TightropeError | None = None
         for engine in engines:
-            made, _ = self.make(Recipe((), engine))
-            subject = Subject(made, self._texts(), replace(self.plan, seconds=self.plan.seconds / 2), self.place)
-            found = subject.measure(best[1] if best else None)
-            trial = Trial(
-                recipe=f"original -> {engine}",
-                state="timed",
-                digest=made.digest,
-                size_bytes=made.size_bytes,
-                measurement=found,
-            )
-            middle = found.latencies[len(found.latencies) // 2]
-            if best is None or (middle.speedup and middle.speedup.value > 1):
-                if best:
-                    best[1].close()
-                best = trial, subject
-            else:
-                subject.close()
-        assert best is not None
-        self.baseline, self._original = best
-        return best[0]
+            try:
+                trials.append(self._time_original(engine))
+            except TightropeError as error:
+                last = error
+                reason = f"{error.message} {error.hint}"
+                trials.append(Trial(recipe=f"original -> {engine}", state="failed", reason=reason))
+        if self.baseline is None and last is not None:
+            raise last
+        return tuple(trials)
+
+    def _time_original(self, engine: str) -> Trial:
+        made, _ = self.make(Recipe((), engine))
+        plan = replace(self.plan, seconds=self.plan.seconds / 2)
+        subject = Subject(made, self._texts(), plan, self.place)
+        try:
+            found = subject.measure(self._original)
+        except BaseException:
+            subject.close()
+            raise
+        trial = Trial(
+            recipe=f"original -> {engine}",
+            state="timed",
+            digest=made.digest,
+            size_bytes=made.size_bytes,
+            measurement=found,
+        )
+        ratio = usual(found).speedup
+        if self._original is None or (ratio is not None and ratio.value > 1):
+            if self._original is not None:
+                self._original.close()
+            self.baseline, self._original = trial, subject
+        else:
+            subject.close()
+        return trial
 
     def time(self, trial: Trial) -> Trial:
         """Measure a judged trial in turns with the original."""
         made, _ = self.make(Recipe.parse(trial.recipe))
         assert self.baseline is not None
-        machine = this_machine()
-        parts = (made.digest, self.baseline.digest, self.plan, self.place, machine)
-        name = cache.key(__version__, *parts)
+        name = cache.key(__version__, made.digest, self.baseline.digest, self.plan, self.place, this_machine())
         known = cache.load_json("measurements", name)
         if known:
             found = Measurement.from_json(known)
         else:
-            found = measure(made, self._texts(), self.plan, self.place, against=self._original)
+            plan = replace(self.plan, limit_s=self._limit_s(self.plan.limit_s))
+            found = measure(made, self._texts(), plan, self.place, against=self._original)
             cache.store_json("measurements", name, found.to_json())
-        return replace(trial, state="timed", measurement=found, executed=executed_share(made), reused=bool(known))
+        return replace(trial, state="timed", measurement=found, executed=self._executed(made), reused=bool(known))
+
+    def _executed(self, made: Bundle) -> dict[str, float] | None:
+        """The share of multiply-adds by precision, as the bench's engine tells it for one of the bundle's own texts."""
+        try:
+            with open_on_bench(made, self.place, self.plan, self._limit_s(self.plan.limit_s)) as opened:
+                return opened.executed(made.content.vectors["inputs"][-1])
+        except BenchError:
+            return None  # an older worker does not know the question
 
     def _texts(self) -> list[str]:
-        return [str(text) for text in spread(self.question.seen.samples.texts, MEASURED_TEXTS)]
+        texts = spread(self.question.seen.samples.texts, MEASURED_TEXTS)
+        return [text[:LONGEST_MEASURED] for text in texts]
 
 
 def _written(recipe: Recipe, count: int) -> str:
@@ -226,13 +275,3 @@ def proof_parity(made: Bundle) -> Parity | None:
     if expected is None or original is None or not np.isfinite(expected).all():
         return None
     return parity(expected, original)
-
-
-def executed_share(made: Bundle) -> dict[str, float] | None:
-    """The share of multiply-adds by precision, as the bundle's engine tells for one of its own texts."""
-    artefact = made.content.models[0].artefacts[0]
-    runtime = plugins.load("runtimes", artefact.engine)
-    with open_bundle(made) as opened:
-        feeds = opened.feeds(opened.tokenizer.encode(made.content.vectors["inputs"][-1:]))
-    found = runtime.executed({role: made.file(path) for role, path in artefact.files.items()}, artefact.settings, feeds)
-    return dict(found.share) if found else None

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from tightrope.errors import DataError
 from tightrope.measurement import Quality
 from tightrope.samples import LabelledPairs, ScoredPairs, Texts
 from tightrope.workshop import languages
@@ -37,6 +38,8 @@ class Part:
 
     samples: AnySamples
     name: str
+    part: str = "whole"
+    """Whether these are all samples of their source, or which half: what `rebuild` has to take again."""
 
     @property
     def digest(self) -> str:
@@ -74,7 +77,7 @@ class Question:
     def proof(self, model: Model) -> list[Any]:
         """Inputs of many lengths for the bundle's own proof: built-in texts, never the user's data."""
         chosen = spread(sorted(default_texts(languages.guess(model.senses.tokenizer), "report"), key=len), PROVING)
-        return pairs_of(Texts(tuple(chosen)))[:PROVING] if model.task.name == "scoring" else chosen
+        return spread(pairs_of(Texts(tuple(chosen))), PROVING) if model.task.name == "scoring" else chosen
 
 
 def spread(items: Sequence[Any], most: int) -> list[Any]:
@@ -99,13 +102,17 @@ def ask_about(
     elif report_data is None:
         name, (first, second) = Path(data).name, _halves(read(data))
         parts = (
-            Part(samples=first, name=f"{name}, the half for searching"),
-            Part(samples=second, name=f"{name}, the half for the report"),
+            Part(samples=first, name=f"{name}, the half for searching", part="half"),
+            Part(samples=second, name=f"{name}, the half for the report", part="half"),
         )
     else:
         parts = (
             Part(samples=read(data), name=Path(data).name),
             Part(samples=read(report_data), name=Path(report_data).name),
+        )
+    if parts[0].digest == parts[1].digest:
+        raise DataError(
+            f"{data} and {report_data} hold the same samples.", hint="Quote others than those that are searched by."
         )
     return Question(seen=parts[0], report=parts[1], judge_name=judge_name, judge=judged)
 

@@ -1,19 +1,18 @@
 """One recipe without a search: compress a model, or build a bundle again to see that nothing else went into it."""
 
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 
 from tightrope import bundle
 from tightrope.bundle import Bundle
-from tightrope.device.meter.run import Place, Plan
 from tightrope.errors import BundleError, DataError
 from tightrope.measurement import Parity, Quality
 from tightrope.recipe import Recipe
 from tightrope.workshop import recipes
+from tightrope.workshop.data import read
 from tightrope.workshop.load import languages_of, load
-from tightrope.workshop.observe import Observer
 from tightrope.workshop.search.laboratory import Laboratory
-from tightrope.workshop.search.question import ask_about
+from tightrope.workshop.search.question import Part, ask_about
 
 
 def compress(
@@ -35,33 +34,30 @@ def compress(
 def rebuild(source: Bundle, out: Path, *, data: Path | str | None = None, force: bool = False) -> Bundle:
     """Build a bundle anew from its own lineage; equal inputs give an equal digest on one platform.
 
-    Raises `BundleError` if the model is not the same any more, `DataError` if other calibration texts are needed.
+    Raises `BundleError` if it does not say what it was made of or the model is not the same any more, `DataError` if
+    other calibration texts are needed.
     """
-    lineage = source.content.lineage
-    with _laboratory(str(lineage["source"]), data, target=str(lineage["target"])) as laboratory:
-        if laboratory.model.origin != lineage["source_digest"]:
-            raise BundleError(f"{lineage['source']} is not the model it was.", hint="Fit it anew.")
-        if laboratory.observer.digest != lineage["calibration"]["digest"]:
-            raise DataError(
-                f"{source.path} was calibrated on {lineage['calibration']['samples']}.",
-                hint="Give the same with --data.",
-            )
+    try:
+        name, digest, where = (str(source.content.lineage[key]) for key in ("source", "source_digest", "target"))
+        calibration = source.content.lineage["calibration"]
+        texts, part = str(calibration["digest"]), str(calibration["part"])
+    except (KeyError, TypeError) as error:
+        raise BundleError(f"{source.path} does not say what it was made of.", hint="Fit the model anew.") from error
+    with _laboratory(name, data, whole=part == "whole", target=where) as laboratory:
+        if laboratory.model.origin != digest:
+            raise BundleError(f"{name} is not the model it was.", hint="Fit it anew.")
+        if laboratory.observer.digest != texts:
+            raise DataError(f"{source.path} was calibrated on other texts.", hint="Give the same data with --data.")
         return laboratory.make_anew(Recipe.parse(source.content.recipe), out, force=force)
 
 
-def _laboratory(source: str, data: Path | str | None, *, target: str = "any") -> Laboratory:
+def _laboratory(source: str, data: Path | str | None, *, whole: bool = False, target: str = "any") -> Laboratory:
+    """`whole`: calibrate on all of the data, as a fit does that was given other data to quote."""
     model = load(source)
     question = ask_about(languages_of(source, model), data, None, None)
-    inputs = question.calibration(model)
-    return Laboratory(
-        source=source,
-        model=model,
-        question=question,
-        observer=Observer(model, inputs) if model.task.name == "embedding" else Observer(model, (), inputs),
-        place=Place(),
-        plan=Plan(),
-        target=target,
-    )
+    if whole and data is not None:
+        question = replace(question, seen=Part(samples=read(data), name=Path(data).name))
+    return Laboratory.of(source, model, question, target=target)
 
 
 def _attachments(quality: Quality, parity: Parity | None) -> dict[str, object]:

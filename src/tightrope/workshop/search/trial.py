@@ -4,7 +4,15 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Any, Literal
 
-from tightrope.measurement import Measurement, Parity, Quality
+from tightrope.budget import DEFAULT_TOKENS
+from tightrope.measurement import Latency, Measurement, Parity, Quality
+
+
+def usual(measurement: Measurement) -> Latency:
+    """The latency that a budget means when it names no length; of other lengths the middle one."""
+    found = measurement.latency(DEFAULT_TOKENS)
+    return found or measurement.latencies[len(measurement.latencies) // 2]
+
 
 State = Literal["rejected", "judged", "timed", "failed"]
 

@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal, Protocol, runtime_checkable
+from typing import Any, Literal, Protocol, runtime_checkable
 
 import numpy as np
 from numpy.typing import NDArray
@@ -83,6 +83,13 @@ def answers_of(model: Embeds | Scores, samples: Samples) -> Answers:
     else:
         values = model.embed(list(samples.texts))
     return Answers(kind="embedding", values=values, truncated=model.truncated - before)
+
+
+def one_by_one(model: Embeds | Scores, inputs: Sequence[Any]) -> Floats:
+    """The answers to texts or pairs, each asked alone, so that no batch has a say: float32 [n, width]."""
+    if isinstance(model, Scores):
+        return np.concatenate([np.reshape(model.score([tuple(pair)]), (1, -1)) for pair in inputs])
+    return np.concatenate([model.embed([text]) for text in inputs])
 
 
 def _prompt(model: Embeds, wanted: tuple[str, ...]) -> str | None:
