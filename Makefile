@@ -5,7 +5,7 @@ BIN := .venv/bin
 BUDGET ?= speedup>=1.8x, memory<=120MB, size<=30MB, loss<=1%
 MODEL ?= all-MiniLM-L6-v2
 OUT ?= build/minilm.bundle
-TABLES := fitted table techniques fewer_bits
+TABLES := fitted table engines techniques fewer_bits
 
 .PHONY: help setup fit test check bench docs clean
 

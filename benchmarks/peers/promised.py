@@ -6,7 +6,7 @@ from pathlib import Path
 import tightrope
 from benchmarks.peers.candidates import MODEL
 
-RECIPES = {"onnxruntime_int8": "int8-accurate -> onnxruntime", "openvino_int8": "int8 -> openvino"}
+RECIPES = {"onnxruntime_int8": "int8 -> onnxruntime", "openvino_int8": "int8 -> openvino"}
 
 
 def promised(work: Path, say: Callable[[str], None]) -> dict[str, Path]:
