@@ -9,8 +9,6 @@ are used, and only on processors with the same int8 instructions.
 from collections.abc import Mapping
 
 INSTRUCTIONS = "avx512-vnni"
-YARDSTICK = "openvino_int8"
-"""The peer that the reference itself is held against."""
 
 
 def _row(ms_12: float, ms_32: float, ms_128: float, texts_per_s: float) -> Mapping[str, float]:

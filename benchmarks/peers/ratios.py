@@ -9,8 +9,7 @@ from statistics import median
 
 import numpy as np
 
-from benchmarks.peers.candidates import REFERENCE
-from benchmarks.peers.expected import EXPECTED, YARDSTICK
+from benchmarks.peers.expected import EXPECTED
 from tightrope.measurement import Interval
 
 RESAMPLES = 2000
@@ -23,21 +22,15 @@ Rounds = Mapping[str, Mapping[str, Sequence[float]]]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Finding:
-    """A peer that was slower than it should be, beside another one in the same rounds."""
+    """A peer that was slower than it should be beside all the others in the same rounds; 1 is as expected."""
 
     peer: str
-    beside: str
     quantity: str
-    expected: float
-    measured: float
+    share: float
 
     def __str__(self) -> str:
-        short = 100 * (1 - self.measured / self.expected)
         what = "on the corpus" if self.quantity == "corpus" else f"at {self.quantity} tokens"
-        return (
-            f"{self.peer} is {self.measured:.2f} times as fast as {self.beside} {what}; "
-            f"expected {self.expected:.2f} ({short:.0f} % short)"
-        )
+        return f"{self.peer} is {100 * (1 - self.share):.0f} % slower {what} than it should be beside the others"
 
 
 def interval(values: Sequence[float], *, seed: int = 0) -> Interval:
@@ -62,19 +55,18 @@ def speed_ratio(beside: Sequence[float], seconds: Sequence[float]) -> Interval:
 
 
 def shortfalls(rounds: Rounds, quantities: Sequence[str]) -> list[Finding]:
-    """The peers that fell more than `FALL` below their expected ratio.
+    """The peers that fell more than `FALL` below their expected ratio to the middle one of all peers.
 
-    Every peer is held against the reference, and the reference against a second yardstick: a run in which the
-    reference itself was slow would flatter everybody else.
+    How much slower than expected each one is says how the machine is today; the median of that over all peers is the
+    yardstick, taken inside each round, so that no single peer's good or bad day decides about the others.
     """
     found = []
-    for peer in EXPECTED:
-        beside = YARDSTICK if peer == REFERENCE else REFERENCE
-        if peer not in rounds or beside not in rounds:
-            continue
-        for quantity in quantities:
-            expected = EXPECTED[beside][quantity] / EXPECTED[peer][quantity]
-            measured = speed_ratio(rounds[beside][quantity], rounds[peer][quantity]).value
-            if measured < (1 - FALL) * expected:
-                found.append(Finding(peer=peer, beside=beside, quantity=quantity, expected=expected, measured=measured))
+    present = [peer for peer in EXPECTED if peer in rounds]
+    for quantity in quantities:
+        slowness = {peer: [value / EXPECTED[peer][quantity] for value in rounds[peer][quantity]] for peer in present}
+        usual = [median(values) for values in zip(*slowness.values(), strict=True)]
+        for peer in present:
+            share = speed_ratio(usual, slowness[peer]).value
+            if share < 1 - FALL:
+                found.append(Finding(peer=peer, quantity=quantity, share=share))
     return found
