@@ -73,8 +73,8 @@ def _conditions(run: Run, measured: list[Trial]) -> str:
     engines = " and ".join(sorted({f"{item.engine} {item.engine_version}" for item in about}))
     texts = measured[0].quality.n if measured[0].quality else 0
     return (
-        f"{run.model}; {about[0].processor}, {about[0].threads} pinned thread; {engines}. Speed: beside the original on "
-        f"{about[0].baseline}, in turns. Cosine: with the original, on {texts} built-in texts, the half that"
+        f"{run.model}; {about[0].processor}, {about[0].threads} pinned thread; {engines}. Speed: beside the original "
+        f"on {about[0].baseline}, in turns. Cosine: with the original, on {texts} built-in texts, the half that "
         "calibrated too. Peak memory: of a fresh process that opens the bundle and embeds 64 texts."
     )
 
