@@ -12,15 +12,15 @@ import onnx
 
 from tightrope.device.runtimes.onnxruntime import version
 from tightrope.errors import UnsupportedError
-from tightrope.workshop import attention_blocks, onnx_norms, onnx_tables
-from tightrope.workshop.attention_blocks import Block
+from tightrope.workshop.convert import _attention, _norms, _tables
+from tightrope.workshop.convert._attention import Block
+from tightrope.workshop.convert._forms import CONTRIB, Form, Layer, layers, refuse_bits, signed, static_grid
+from tightrope.workshop.convert._norms import Norm
 from tightrope.workshop.converted import Converted
 from tightrope.workshop.graph import OPSET, Graph
 from tightrope.workshop.model import Model
 from tightrope.workshop.network import lower
 from tightrope.workshop.numerics.quantized import Array, Quantized
-from tightrope.workshop.onnx_forms import CONTRIB, Form, Layer, layers, refuse_bits, signed, static_grid
-from tightrope.workshop.onnx_norms import Norm
 
 ATTENTION_OPSET = 23
 BLOCK = 128
@@ -60,8 +60,8 @@ class _OnnxRuntimeForm(Form):
     def write(self) -> tuple[bytes, bytes]:
         """The whole graph; see `Form.finish`."""
         known = layers(self.graph)
-        attention = attention_blocks.blocks(self.graph) if self._opset >= OPSET else {}
-        prepared = onnx_norms.norms(self.graph, known)
+        attention = _attention.blocks(self.graph) if self._opset >= OPSET else {}
+        prepared = _norms.norms(self.graph, known)
         done = {name for block in attention.values() for name in block.inner} - set(attention)
         done |= {layer.output for layer in known.values() if layer.add is not None}
         for node in self.graph.proto.graph.node:
@@ -72,7 +72,7 @@ class _OnnxRuntimeForm(Form):
                 self._attention(attention[output])
             elif output in prepared:
                 self._norm(prepared[output])
-            elif output not in done and not onnx_tables.gather(self.build, node, self.graph.weights):
+            elif output not in done and not _tables.gather(self.build, node, self.graph.weights):
                 self.copy(node)
         imports = {CONTRIB: 1} | ({"": max(ATTENTION_OPSET, self._opset)} if attention else {})
         return self.finish(imports)
@@ -206,7 +206,7 @@ class _OnnxRuntimeForm(Form):
     def _norm(self, norm: Norm) -> None:
         """A normalisation that gives the layers behind it what they want to quantise."""
         build, whole = self.build, norm.node.output[0]
-        smooth, shift = onnx_norms.factors(norm)
+        smooth, shift = _norms.factors(norm)
         name = f"{whole}.prepared"
         gain = build.constant((norm.gain / smooth).astype(np.float32), f"{name}.gain")
         bias = build.constant(((norm.bias - shift) / smooth).astype(np.float32), f"{name}.bias")

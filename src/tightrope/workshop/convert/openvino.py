@@ -17,14 +17,14 @@ import openvino as ov
 
 from tightrope.device.runtimes.openvino import version
 from tightrope.errors import UnsupportedError
-from tightrope.workshop import attention_blocks, onnx_tables
-from tightrope.workshop.attention_blocks import Block
+from tightrope.workshop.convert import _attention, _tables
+from tightrope.workshop.convert._attention import Block
+from tightrope.workshop.convert._forms import Form, Layer, identity, layers, refuse_bits, signed, static_grid
 from tightrope.workshop.converted import Converted, file_name
 from tightrope.workshop.graph import Graph, is_half
 from tightrope.workshop.model import Model
 from tightrope.workshop.network import lower
 from tightrope.workshop.numerics.quantized import Array, Quantized, values
-from tightrope.workshop.onnx_forms import Form, Layer, identity, layers, refuse_bits, signed, static_grid
 
 GROUP = 128
 """Features to a range where OpenVINO reads them at run time."""
@@ -86,7 +86,7 @@ class _OpenVinoForm(Form):
         """The whole graph; see `Form.finish`."""
         known = layers(self.graph)
         fused = {}
-        for block in attention_blocks.blocks(self.graph).values():
+        for block in _attention.blocks(self.graph).values():
             trio = self._trio(block, known)
             if trio is not None:
                 fused[block.output] = (block, trio)
@@ -101,7 +101,7 @@ class _OpenVinoForm(Form):
                 continue
             elif output in known:
                 self._layer(known[output])
-            elif not onnx_tables.gather(self.build, node, self.graph.weights):
+            elif not _tables.gather(self.build, node, self.graph.weights):
                 self.copy(node)
         return self.finish({})
 

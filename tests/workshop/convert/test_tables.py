@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from onnx import helper
 from onnx.reference import ReferenceEvaluator
 
-from tightrope.workshop import onnx_tables
+from tightrope.workshop.convert import _tables
 from tightrope.workshop.graph import Builder, tensor
 from tightrope.workshop.numerics.quantized import Quantized
 from tightrope.workshop.numerics.rounding import round_to_nearest
@@ -18,7 +18,7 @@ def gathered(weight: Quantized, ids: np.ndarray) -> tuple[np.ndarray, int]:
     """The rows that the nodes give, and the bytes of what is stored."""
     build = Builder()
     node = helper.make_node("Gather", ["table", "ids"], ["rows"])
-    assert onnx_tables.gather(build, node, {"table": weight})
+    assert _tables.gather(build, node, {"table": weight})
     stored = [tensor(name, value) for name, value in build.weights.items()]
     graph = helper.make_graph(
         build.nodes,
@@ -62,8 +62,8 @@ def test_what_is_no_quantised_table_is_left_to_the_caller() -> None:
     build = Builder()
     table = np.zeros((4, 4), np.float32)
     weight = round_to_nearest(table + 1, bits=8, block=None, symmetric=True)
-    assert not onnx_tables.gather(build, helper.make_node("Gather", ["table", "ids"], ["rows"]), {"table": table})
-    assert not onnx_tables.gather(build, helper.make_node("Add", ["table", "ids"], ["rows"]), {"table": weight})
+    assert not _tables.gather(build, helper.make_node("Gather", ["table", "ids"], ["rows"]), {"table": table})
+    assert not _tables.gather(build, helper.make_node("Add", ["table", "ids"], ["rows"]), {"table": weight})
     across = helper.make_node("Gather", ["table", "ids"], ["rows"], axis=1)
-    assert not onnx_tables.gather(build, across, {"table": weight})
+    assert not _tables.gather(build, across, {"table": weight})
     assert not build.nodes

@@ -11,9 +11,9 @@ from dataclasses import dataclass
 import numpy as np
 import onnx
 
+from tightrope.workshop.convert._forms import Layer, consumers, identity
 from tightrope.workshop.graph import Graph, is_float
 from tightrope.workshop.numerics.quantized import Floats, Scheme, values
-from tightrope.workshop.onnx_forms import Layer, consumers, identity
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

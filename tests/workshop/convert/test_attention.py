@@ -4,7 +4,7 @@ import numpy as np
 import onnx
 import pytest
 
-from tightrope.workshop.attention_blocks import blocks
+from tightrope.workshop.convert._attention import blocks
 from tightrope.workshop.network import Network, lower
 
 

@@ -6,12 +6,12 @@ import pytest
 from onnx import helper
 from onnx.reference import ReferenceEvaluator
 
+from tightrope.workshop.convert._forms import Form, layers, signed, static_grid
+from tightrope.workshop.convert._norms import factors, norms
 from tightrope.workshop.converted import file_name
 from tightrope.workshop.network import Network, lower
 from tightrope.workshop.numerics.quantized import Scheme, prepared, values
 from tightrope.workshop.numerics.rounding import round_to_nearest
-from tightrope.workshop.onnx_forms import Form, layers, signed, static_grid
-from tightrope.workshop.onnx_norms import factors, norms
 
 
 def test_layers_know_their_bias_and_output(tiny_bert: Network) -> None:

@@ -7,11 +7,13 @@ from dataclasses import dataclass
 
 import onnx
 
+from tightrope.workshop.convert._forms import consumers
 from tightrope.workshop.graph import Graph
 from tightrope.workshop.numerics.quantized import Quantized
-from tightrope.workshop.onnx_forms import consumers
 
 _HEADS_FIRST, _KEYS_LAST = [0, 2, 1, 3], [0, 2, 3, 1]
+_Part = tuple[str, int, int]
+"""A value before it is cut into heads, how many there are, and their size."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -114,7 +116,7 @@ class _Finder:
         number = float(factor.reshape(()))
         return node.input[0], number if node.op_type == "Mul" else 1 / number
 
-    def _split(self, name: str, inner: list[str], order: tuple[list[int], ...] = (_HEADS_FIRST,)) -> "_Part | None":
+    def _split(self, name: str, inner: list[str], order: tuple[list[int], ...] = (_HEADS_FIRST,)) -> _Part | None:
         """[batch, heads, length, size] back to [batch, length, width]: the source, heads and size."""
         turned = self._makers.get(name)
         if turned is None or turned.op_type != "Transpose" or list(turned.attribute[0].ints) not in order:
@@ -126,7 +128,7 @@ class _Finder:
         inner += [name, turned.input[0]]
         return reshaped.input[0], shape[2], shape[3]
 
-    def _key(self, name: str, inner: list[str]) -> "_Part | None":
+    def _key(self, name: str, inner: list[str]) -> _Part | None:
         """The key, whose last two axes are exchanged, in one step or two."""
         node = self._makers.get(name)
         if node is not None and node.op_type == "Transpose" and list(node.attribute[0].ints) == [0, 1, 3, 2]:
@@ -160,6 +162,3 @@ class _Finder:
             name not in self._outputs and all(user.output[0] in names for user in self._users.get(name, []))
             for name in inner
         )
-
-
-_Part = tuple[str, int, int]
