@@ -11,84 +11,53 @@ changed. Nothing in a bundle is code, and nothing from it is ever executed or un
 """
 
 import hashlib
-import json
 import os
 import re
 import shutil
 import tempfile
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from tightrope import manifest, places
 from tightrope.errors import BundleError, OutputError
-from tightrope.ports import Port
+from tightrope.manifest import (
+    FORMAT,
+    MANIFEST,
+    MAX_MANIFEST_BYTES,
+    Artefact,
+    Content,
+    File,
+    Manifest,
+    Model,
+    Requirements,
+    canonical,
+)
+from tightrope.places import cannot_write, exists, write_atomic
 
-FORMAT = 1
-MANIFEST = "manifest.json"
-MAX_MANIFEST_BYTES = 16_000_000
-_FILE = re.compile(r"files/[0-9a-f]{16}\.[a-z0-9]{1,12}")
-_ATTACHMENT = re.compile(r"attachments/[a-z0-9][a-z0-9_-]{0,40}\.[a-z0-9]{1,8}")
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class File:
-    """A file of the bundle: its path inside, its size and its sha256."""
-
-    path: str
-    size: int
-    sha256: str
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Requirements:
-    """What an artefact needs of the machine; an empty tuple asks for nothing."""
-
-    architectures: tuple[str, ...] = ()
-    isa: tuple[str, ...] = ()
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Artefact:
-    """A model in one engine's form. `files` maps the engine's roles (`model`, `weights`) to paths in the bundle."""
-
-    engine: str
-    precision: str
-    files: Mapping[str, str]
-    settings: Mapping[str, Any] = field(default_factory=dict)
-    requires: Requirements = Requirements()
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Model:
-    """A named model: its ports, and the same function as one or more artefacts, best first."""
-
-    name: str
-    inputs: tuple[Port, ...]
-    outputs: tuple[Port, ...]
-    artefacts: tuple[Artefact, ...]
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Content:
-    """Everything the digest covers.
-
-    `task` says what the bundle is for (`name`: embedding or scoring, and its settings), `senses` how the
-    world becomes arrays, `vectors` which texts prove that it answers as it should.
-    """
-
-    task: Mapping[str, Any]
-    senses: Mapping[str, Any]
-    models: tuple[Model, ...]
-    recipe: str
-    lineage: Mapping[str, Any]
-    vectors: Mapping[str, Any]
-    files: tuple[File, ...]
-
-    @property
-    def digest(self) -> str:
-        """sha256 of the canonical JSON of this content."""
-        return hashlib.sha256(canonical(asdict(self))).hexdigest()
+__all__ = [
+    "FORMAT",
+    "MANIFEST",
+    "MAX_MANIFEST_BYTES",
+    "Artefact",
+    "Bundle",
+    "Content",
+    "File",
+    "Model",
+    "Requirements",
+    "Writer",
+    "attach",
+    "cannot_write",
+    "canonical",
+    "check_free",
+    "copy",
+    "exists",
+    "is_place",
+    "read",
+    "sha256_of",
+    "write_atomic",
+]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -111,17 +80,12 @@ class Bundle:
         path = f"attachments/{name}.json"
         if not any(item.path == path for item in self.attachments):
             return None
-        return _load_json(self.path / path)
+        return manifest.load_json(self.path / path)
 
     @property
     def size_bytes(self) -> int:
         """What the device must store: the content's files and the manifest, not the attachments."""
         return sum(item.size for item in self.content.files) + (self.path / MANIFEST).stat().st_size
-
-
-def canonical(data: Any) -> bytes:
-    """JSON in ASCII with sorted keys, no spaces and no nan: one value, one text."""
-    return json.dumps(data, sort_keys=True, separators=(",", ":"), allow_nan=False).encode()
 
 
 def sha256_of(path: Path) -> str:
@@ -168,7 +132,7 @@ class Writer:
                 target.write_bytes(data)
             else:
                 shutil.copyfile(data, target)
-            sync(target)
+            places.sync(target)
         except OSError as error:
             raise cannot_write(self.path, error) from error
         self._files[path] = File(path=path, size=target.stat().st_size, sha256=digest)
@@ -186,7 +150,7 @@ class Writer:
     def draft(self, content: Content) -> Bundle:
         """What was added so far as a bundle that can be opened, before it is finished and put in place."""
         try:
-            _write_manifest(self.folder, content, ())
+            _write_manifest(self.folder, Manifest(content=content, attachments=()))
         except OSError as error:
             raise cannot_write(self.path, error) from error
         return Bundle(path=self.folder, content=content, digest=content.digest)
@@ -195,8 +159,8 @@ class Writer:
         """Write the manifest, make all of it durable, and move it into place. Attachments are JSON values."""
         try:
             attached = _write_attachments(self.folder, attachments or {})
-            _write_manifest(self.folder, content, attached)
-            replace_folder(self.folder, self.path)
+            _write_manifest(self.folder, Manifest(content=content, attachments=attached))
+            places.replace_folder(self.folder, self.path)
         except OSError as error:
             raise cannot_write(self.path, error) from error
         return Bundle(path=self.path, content=content, digest=content.digest, attachments=attached)
@@ -211,15 +175,24 @@ def copy(source: Bundle, path: Path, attachments: Mapping[str, Any] | None = Non
 
 
 def attach(bundle: Bundle, attachments: Mapping[str, Any]) -> Bundle:
-    """Add or replace JSON attachments of a bundle on disk. The digest stays what it is."""
-    kept = {item.path: item for item in bundle.attachments}
-    try:
-        new = _write_attachments(bundle.path, attachments)
-        kept |= {item.path: item for item in new}
-        merged = tuple(kept[path] for path in sorted(kept))
-        _write_manifest(bundle.path, bundle.content, merged)
-    except OSError as error:
-        raise cannot_write(bundle.path, error) from error
+    """Add or replace JSON attachments of a bundle on disk. The digest stays what it is.
+
+    The bundle is made anew beside itself, of hard links to the same files, and put in place at once: whatever happens
+    on the way, the path holds a whole bundle. Raises `OutputError` if it cannot be written.
+    """
+    path = bundle.path.resolve()
+    with Writer(path, force=True) as writer:
+        try:
+            for item in (*bundle.content.files, *bundle.attachments):
+                (writer.folder / item.path).parent.mkdir(exist_ok=True)
+                places.link_or_copy(path / item.path, writer.folder / item.path)
+            kept = {item.path: item for item in bundle.attachments}
+            kept |= {item.path: item for item in _write_attachments(writer.folder, attachments)}
+            merged = tuple(kept[name] for name in sorted(kept))
+            _write_manifest(writer.folder, Manifest(content=bundle.content, attachments=merged))
+            places.replace_folder(writer.folder, path)
+        except OSError as error:
+            raise cannot_write(bundle.path, error) from error
     return Bundle(path=bundle.path, content=bundle.content, digest=bundle.digest, attachments=merged)
 
 
@@ -235,43 +208,16 @@ def check_free(path: Path, *, force: bool) -> None:
         )
 
 
-def exists(path: Path) -> OutputError:
-    """The error for a path that is taken."""
-    return OutputError(f"{path} exists already.", hint="Choose another --out, or replace it with --force.")
-
-
 def is_place(path: str) -> bool:
     """Whether a bundle may hold a file at this path."""
-    return path == MANIFEST or bool(_FILE.fullmatch(path) or _ATTACHMENT.fullmatch(path))
-
-
-def cannot_write(path: Path, error: OSError) -> OutputError:
-    """The error for a path that the system would not let us write."""
-    reason = error.strerror or str(error)
-    return OutputError(f"{path} cannot be written: {reason}.", hint="Choose a folder with space and write permission.")
-
-
-def write_atomic(path: Path, data: bytes) -> None:
-    """Write a file aside, make it durable and rename it into place: a reader sees the old or the new, never half."""
-    handle, name = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
-    try:
-        with os.fdopen(handle, "wb") as stream:
-            stream.write(data)
-            stream.flush()
-            os.fsync(stream.fileno())
-        Path(name).chmod(0o644)
-        Path(name).replace(path)
-    except BaseException:
-        Path(name).unlink(missing_ok=True)
-        raise
-    sync(path.parent)
+    return path == MANIFEST or bool(manifest.FILE.fullmatch(path) or manifest.ATTACHMENT.fullmatch(path))
 
 
 def _write_attachments(folder: Path, attachments: Mapping[str, Any]) -> tuple[File, ...]:
     written = []
     for name in sorted(attachments):
         path = f"attachments/{name}.json"
-        if not _ATTACHMENT.fullmatch(path):
+        if not manifest.ATTACHMENT.fullmatch(path):
             raise BundleError(f"{name!r} cannot name an attachment.", hint="Use lower-case letters, digits, - and _.")
         (folder / "attachments").mkdir(exist_ok=True)
         data = canonical(attachments[name])
@@ -280,40 +226,8 @@ def _write_attachments(folder: Path, attachments: Mapping[str, Any]) -> tuple[Fi
     return tuple(written)
 
 
-def _write_manifest(folder: Path, content: Content, attachments: tuple[File, ...]) -> None:
-    manifest = {
-        "format": FORMAT,
-        "digest": content.digest,
-        "content": asdict(content),
-        "attachments": [asdict(item) for item in attachments],
-    }
-    write_atomic(folder / MANIFEST, canonical(manifest))
-
-
-def replace_folder(aside: Path, path: Path) -> None:
-    """Put a finished folder in place of an older one; if that fails half-way the older one is put back."""
-    aside.chmod(0o755)
-    if path.exists():
-        old = Path(tempfile.mkdtemp(prefix=f".{path.name}.old.", dir=path.parent))
-        path.replace(old)
-        try:
-            aside.replace(path)
-        except BaseException:
-            old.replace(path)
-            raise
-        shutil.rmtree(old, ignore_errors=True)
-    else:
-        aside.replace(path)
-    sync(path.parent)
-
-
-def sync(path: Path) -> None:
-    """Make a file or folder durable."""
-    handle = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)
+def _write_manifest(folder: Path, written: Manifest) -> None:
+    write_atomic(folder / MANIFEST, canonical(written.to_json()))
 
 
 # Reading ------------------------------------------------------------------------------------------------
@@ -331,80 +245,32 @@ def read(path: Path | str, *, verify: bool = True) -> Bundle:
         raise BundleError(
             f"{folder} {what}.", hint="Give the folder that `tightrope fit --out` wrote (see `tightrope unpack`)."
         )
-    manifest = _load_manifest(folder)
     try:
-        content = _content(manifest["content"])
-        attachments = tuple(File(**item) for item in manifest["attachments"])
-        digest = manifest["digest"]
-    except (KeyError, TypeError, AttributeError, ValueError) as error:
-        raise BundleError(f"The manifest of {folder} is malformed: {error!r}.", hint="Make the bundle anew.") from error
-    if content.digest != digest:
-        raise BundleError(f"The content of {folder} is not what its digest {digest:.12} says.", hint="Fetch it again.")
-    _check_declared(folder, content.files, _FILE)
-    _check_declared(folder, attachments, _ATTACHMENT)
-    _check_nothing_else(folder, {item.path for item in (*content.files, *attachments)} | {MANIFEST})
-    if verify:
-        for item in (*content.files, *attachments):
+        found = _load_manifest(folder)
+        _check_declared(folder, found.content.files, manifest.FILE)
+        _check_declared(folder, found.attachments, manifest.ATTACHMENT)
+        declared = (*found.content.files, *found.attachments)
+        _check_nothing_else(folder, {item.path for item in declared} | {MANIFEST})
+        for item in declared if verify else ():
             if sha256_of(folder / item.path) != item.sha256:
                 raise BundleError(f"{item.path} in {folder} was changed.", hint="Fetch the bundle again.")
-    return Bundle(path=folder, content=content, digest=digest, attachments=attachments)
+    except OSError as error:
+        reason = error.strerror or str(error)
+        raise BundleError(f"{folder} cannot be read: {reason}.", hint="Allow this user to read it.") from error
+    content = found.content
+    return Bundle(path=folder, content=content, digest=content.digest, attachments=found.attachments)
 
 
-def _load_manifest(folder: Path) -> dict[str, Any]:
+def _load_manifest(folder: Path) -> Manifest:
     path = folder / MANIFEST
     if path.is_symlink() or not path.is_file():
         raise BundleError(f"{folder} has no {MANIFEST}.", hint="Give a folder that tightrope made.")
-    manifest = _load_json(path)
-    if not isinstance(manifest, dict):
-        raise BundleError(f"The manifest of {folder} is not an object.", hint="Fetch the bundle again.")
-    if manifest.get("format") != FORMAT:
-        raise BundleError(
-            f"{folder} has format {manifest.get('format')!r}; this version reads {FORMAT}.",
-            hint="Update tightrope, or make it anew.",
-        )
-    return manifest
-
-
-def _load_json(path: Path) -> Any:
-    if path.stat().st_size > MAX_MANIFEST_BYTES:
-        raise BundleError(f"{path} is larger than {MAX_MANIFEST_BYTES:,} bytes.", hint="Fetch the bundle again.")
-    try:
-        return json.loads(path.read_bytes(), parse_constant=_no_constant)
-    except (ValueError, RecursionError) as error:
-        raise BundleError(f"{path} is not valid JSON: {error}.", hint="Fetch the bundle again.") from error
-
-
-def _no_constant(name: str) -> Any:
-    raise ValueError(f"{name} is not JSON")
-
-
-def _content(data: Mapping[str, Any]) -> Content:
-    def port(item: Mapping[str, Any]) -> Port:
-        return Port(item["name"], item["dtype"], tuple(item["shape"]))
-
-    def artefact(item: Mapping[str, Any]) -> Artefact:
-        requires = Requirements(**{key: tuple(value) for key, value in item["requires"].items()})
-        return Artefact(**{**item, "requires": requires})
-
-    def model(item: Mapping[str, Any]) -> Model:
-        return Model(
-            name=item["name"],
-            inputs=tuple(map(port, item["inputs"])),
-            outputs=tuple(map(port, item["outputs"])),
-            artefacts=tuple(map(artefact, item["artefacts"])),
-        )
-
-    fields = {
-        **data,
-        "models": tuple(map(model, data["models"])),
-        "files": tuple(File(**item) for item in data["files"]),
-    }
-    return Content(**fields)
+    return manifest.parse(manifest.load_json(path), folder)
 
 
 def _check_declared(folder: Path, declared: tuple[File, ...], shape: re.Pattern[str]) -> None:
     for item in declared:
-        if not isinstance(item.path, str) or not shape.fullmatch(item.path):
+        if not shape.fullmatch(item.path):
             raise BundleError(
                 f"{folder} declares the path {item.path!r}.", hint="Do not trust this bundle; fetch it again."
             )
