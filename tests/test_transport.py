@@ -1,21 +1,35 @@
 import io
 import tarfile
+import tracemalloc
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
+from typing import IO
 
 import pytest
 
 from tightrope import bundle, transport
-from tightrope.bundle import Bundle, Content, Writer
+from tightrope.bundle import Artefact, Bundle, Content, Model, Writer
 from tightrope.errors import BundleError, OutputError
+from tightrope.ports import Port
 
 
 @pytest.fixture
 def made(tmp_path: Path) -> Bundle:
     with Writer(tmp_path / "a.bundle") as writer:
-        writer.add(b"weights" * 10_000, "onnx")
-        empty = Content(task={}, senses={}, models=(), recipe="", lineage={}, vectors={}, files=writer.files)
-        return writer.seal(empty, {"measurement": {"p50": 0.5}})
+        artefact = Artefact(engine="fake", precision="fp32", files={"model": writer.add(b"weights" * 10_000, "onnx")})
+        ports = (Port("x", "int64", ("n",)),), (Port("y", "float32", (4,)),)
+        senses = {"kind": "text", "tokenizer": "", "max_length": 64, "prompts": {}, "default_prompt": None}
+        content = Content(
+            task={"name": "scoring", "width": 1},
+            senses=senses,
+            models=(Model(name="m", inputs=ports[0], outputs=ports[1], artefacts=(artefact,)),),
+            recipe="",
+            lineage={},
+            vectors={},
+            files=writer.files,
+        )
+        return writer.seal(content, {"measurement": {"p50": 0.5}})
 
 
 def test_there_and_back(made: Bundle, tmp_path: Path) -> None:
@@ -29,6 +43,66 @@ def test_there_and_back(made: Bundle, tmp_path: Path) -> None:
     with pytest.raises(OutputError):
         transport.unpack(packed, tmp_path / "b.bundle")
     assert transport.unpack(packed, tmp_path / "b.bundle", force=True) == back
+
+
+@pytest.mark.parametrize(
+    "place", ["file/x", "file/x/y", ".", "..", "folder", "a.bundle/x.tar", "a.bundle/manifest.json"]
+)
+@pytest.mark.parametrize("force", [False, True])
+def test_a_place_where_no_file_can_lie_is_an_output_error(
+    made: Bundle, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, place: str, force: bool
+) -> None:
+    (tmp_path / "file").write_text("kept")
+    (tmp_path / "folder").mkdir()
+    monkeypatch.chdir(tmp_path)
+    before = sorted(tmp_path.rglob("*"))
+    for path in (Path(place), tmp_path / place):
+        with pytest.raises(OutputError) as caught:
+            transport.pack(made, path, force=force)
+        assert len(str(caught.value).splitlines()) == 2
+    assert sorted(tmp_path.rglob("*")) == before
+    assert bundle.read(made.path) == made
+
+
+def test_packing_never_holds_a_whole_file_and_cannot_be_raced(made: Bundle, tmp_path: Path) -> None:
+    big = 64_000_000
+    with Writer(tmp_path / "big.bundle") as writer:
+        with (tmp_path / "zeros").open("wb") as stream:
+            stream.truncate(big)
+        writer.add(tmp_path / "zeros", "bin")
+        source = writer.seal(replace(made.content, files=writer.files))
+    (tmp_path / ".big.tar.part").mkdir()  # what another process left
+    tracemalloc.start()
+    try:
+        packed = transport.pack(source, tmp_path / "big.tar")
+        peak = tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+    assert packed.stat().st_size > big > 10 * peak
+    assert packed.stat().st_mode & 0o777 == 0o644
+
+
+def test_a_file_beyond_eight_gigabytes_gets_a_header_for_its_size(
+    made: Bundle, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Nine gigabytes are not for a test to write: of such an entry only the header is."""
+    real, big = tarfile.TarFile.addfile, 9_000_000_000
+
+    def addfile(archive: tarfile.TarFile, entry: tarfile.TarInfo, data: IO[bytes]) -> None:
+        if entry.name.startswith("files/"):
+            assert archive.fileobj is not None
+            entry.size = big
+            archive.fileobj.write(entry.tobuf(archive.format))
+        else:
+            real(archive, entry, data)
+
+    monkeypatch.setattr(tarfile.TarFile, "addfile", addfile)
+    packed = transport.pack(made, tmp_path / "a.tar")
+    with tarfile.open(packed) as archive:
+        archive.next()
+        item = archive.next()
+        assert item is not None
+        assert item.size == big
 
 
 def entry(name: str, **fields: object) -> tarfile.TarInfo:
@@ -46,6 +120,7 @@ HOSTILE: dict[str, Callable[[], tarfile.TarInfo]] = {
     "a hard link": lambda: entry("files/0123456789abcdef.onnx", type=tarfile.LNKTYPE, linkname="manifest.json"),
     "a device": lambda: entry("files/0123456789abcdef.onnx", type=tarfile.CHRTYPE),
     "a folder": lambda: entry("files", type=tarfile.DIRTYPE),
+    "a file of holes": lambda: entry("files/0123456789abcdef.onnx", type=tarfile.GNUTYPE_SPARSE),
     "code": lambda: entry("files/evil.py"),
     "the manifest again": lambda: entry("manifest.json"),
     "something undeclared": lambda: entry("files/0123456789abcdef.onnx"),
