@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tightrope.budget import Budget, of_metrics
+from tightrope.budget import Budget
 from tightrope.errors import BudgetError
 from tightrope.measurement import Conditions, Interval, Latency, Measurement
 
@@ -93,9 +93,3 @@ def test_nonsense_is_refused_in_two_lines(text: str) -> None:
 def test_any_text_is_a_budget_or_a_budget_error(text: str) -> None:
     with suppress(BudgetError):
         assert Budget.parse(str(Budget.parse(text))) is not None
-
-
-def test_from_plain_numbers() -> None:
-    assert of_metrics({"speedup[128]": 1.5, "loss": 0.01}) == Budget.parse("speedup[128]>=1.5x, loss<=1%")
-    with pytest.raises(BudgetError):
-        of_metrics({"beauty": 1.0})

@@ -22,7 +22,6 @@ be read, or that nothing could meet, raises.
 
 import math
 import re
-from collections.abc import Mapping
 from dataclasses import dataclass
 
 from tightrope import units
@@ -214,19 +213,3 @@ def _metric(name: str, tokens: str | None, percentile: str | None, text: str) ->
     if name == "latency":
         return Metric(name, length, percentile or "p50")
     return Metric(name, length) if name == "speedup" else Metric(name)
-
-
-def of_metrics(metrics: Mapping[str, float]) -> Budget:
-    """A budget from plain numbers in base units, keyed by the written metric.
-
-    >>> print(of_metrics({"size": 30e6, "latency[128].p95": 0.02}))
-    size <= 30 MB, latency[128].p95 <= 20 ms
-    """
-    parts = []
-    for written, value in metrics.items():
-        name = re.split(r"[\[.]", written)[0]
-        if name not in _DIMENSIONS:
-            raise BudgetError(f"A budget cannot limit {name!r}.", hint=f"It can limit: {', '.join(_DIMENSIONS)}.")
-        base = {"seconds": "s", "bytes": "B", "joules": "J"}.get(_DIMENSIONS[name], "")
-        parts.append(f"{written}{'>=' if name in _LOWER_BOUNDS else '<='}{value!r}{base}")
-    return Budget.parse(", ".join(parts))

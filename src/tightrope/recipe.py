@@ -9,7 +9,7 @@ A step names a pass; what its options mean is the pass's own business. Parsing c
 
 import hashlib
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from tightrope.errors import RecipeError
@@ -72,12 +72,6 @@ class Recipe:
         if body.strip() in ("", "original"):
             return Recipe((), named or engine)
         return Recipe(tuple(_parse_step(part) for part in _split(body, "+")), named or engine)
-
-
-def one_of(option: str, value: str, known: Sequence[str]) -> None:
-    """Raise `RecipeError` for an option whose value is not among those it can have."""
-    if value not in known:
-        raise RecipeError(f"{option} is {value!r}.", hint=f"It can be: {', '.join(known)}.")
 
 
 def _parse_step(text: str) -> Step:

@@ -3,12 +3,11 @@
 from typing import Any
 
 import numpy as np
-import onnx
 import pytest
 from onnx import helper
 
 from tightrope.errors import UnsupportedError
-from tightrope.workshop.graph import Graph, from_onnx
+from tightrope.workshop.graph import Graph
 from tightrope.workshop.model import Task, TextSenses
 from tightrope.workshop.numerics.quantized import Scheme, kept_name, values
 from tightrope.workshop.numerics.rounding import round_to_nearest
@@ -57,14 +56,19 @@ def layer(*, gemm: bool = False) -> Graph:
     free = ["rows"] if gemm else ["batch", "length"]
     inputs = [helper.make_tensor_value_info("x", 1, [*free, WIDTH])]
     outputs = [helper.make_tensor_value_info("y", 1, [*free, OUT])]
-    stored = [onnx.numpy_helper.from_array(weight, "w"), onnx.numpy_helper.from_array(bias, "b")]
     proto = helper.make_model(
-        helper.make_graph(nodes, "layer", inputs, outputs, stored),
+        helper.make_graph(nodes, "layer", inputs, outputs),
         opset_imports=[helper.make_opsetid("", 21)],
         ir_version=10,
     )
-    senses = TextSenses(tokenizer=b"", max_length=8)
-    return from_onnx(proto, senses=senses, task=Task(name="embedding", width=OUT), origin="0" * 64)
+    return Graph(
+        proto=proto,
+        weights={"w": weight, "b": bias},
+        senses=TextSenses(tokenizer=b"", max_length=8),
+        task=Task(name="embedding", width=OUT),
+        origin="0" * 64,
+        digest="0" * 64,
+    )
 
 
 def annotated(graph: Graph, scheme: Scheme, weight: dict[str, Any]) -> Graph:

@@ -3,9 +3,9 @@
 import numpy as np
 import onnx
 import pytest
-from onnx import TensorProto, helper, numpy_helper
+from onnx import TensorProto, helper
 
-from tightrope.workshop.graph import from_onnx, is_half, widen
+from tightrope.workshop.graph import Graph, is_half, widen
 from tightrope.workshop.model import Task, TextSenses
 
 
@@ -17,11 +17,14 @@ def graph(nodes, **weights):
         "test",
         [helper.make_tensor_value_info("x", TensorProto.FLOAT, ["rows", 4])],
         [helper.make_tensor_value_info(nodes[-1].output[0], TensorProto.FLOAT, None)],
-        [numpy_helper.from_array(value, name) for name, value in arrays.items()],
     )
-    model = helper.make_model(proto, opset_imports=[helper.make_opsetid("", 21)])
-    return from_onnx(
-        model, senses=TextSenses(tokenizer=b"{}", max_length=8), task=Task(name="embedding", width=3), origin="o"
+    return Graph(
+        proto=helper.make_model(proto, opset_imports=[helper.make_opsetid("", 21)]),
+        weights=arrays,
+        senses=TextSenses(tokenizer=b"{}", max_length=8),
+        task=Task(name="embedding", width=3),
+        origin="o",
+        digest="o",
     )
 
 

@@ -57,24 +57,3 @@ class Converter(Protocol):
 def convert(model: Model, engine: str) -> Converted:
     """A model in one engine's form. Raises `UnknownNameError` or `MissingExtraError` for an engine that is not here."""
     return cast(Converter, plugins.load("converters", engine)).convert(model)
-
-
-def precision(model: Model) -> str:
-    """The precision of most multiply-adds: `fp32`, `fp16`, `int8` …; `wint8` if only the weights are integers."""
-    from collections import Counter
-
-    import numpy as np
-
-    from tightrope.workshop.numerics.quantized import Quantized
-
-    names: Counter[str] = Counter()
-    for linear in model.linears():
-        weight = model.weights[linear.weight]
-        work = int(np.prod(weight.shape))
-        if isinstance(weight, Quantized):
-            scheme = model.schemes.get(linear.weight)
-            prefix = "" if scheme is not None and scheme.bits is not None else "w"
-            names[f"{prefix}int{weight.bits}"] += work
-        else:
-            names[{"float32": "fp32", "float16": "fp16", "bfloat16": "bf16"}[weight.dtype.name]] += work
-    return names.most_common(1)[0][0] if names else "fp32"

@@ -20,7 +20,6 @@ from tightrope.workshop.numerics.quantized import Array, Quantized, Scheme, Weig
 
 OPSET = 21
 IR_VERSION = 10
-MASK_INPUTS = ("attention_mask",)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -162,15 +161,6 @@ def widen(proto: onnx.ModelProto, names: Iterable[str]) -> onnx.ModelProto:
                 written.add(name)
         wide.graph.node.append(node)
     return wide
-
-
-def from_onnx(model: onnx.ModelProto, *, senses: TextSenses, task: Task, origin: str) -> Graph:
-    """Take an ONNX model apart: initialisers become weights, the proto keeps the structure."""
-    proto = onnx.ModelProto()
-    proto.CopyFrom(model)
-    weights: dict[str, Weight] = {item.name: numpy_helper.to_array(item) for item in proto.graph.initializer}
-    del proto.graph.initializer[:]
-    return Graph(proto=proto, weights=weights, senses=senses, task=task, origin=origin, digest=origin)
 
 
 class Builder:

@@ -25,7 +25,6 @@ class Layout:
     layers: int
     heads: int
     hidden: int
-    feed_forward: int
     epsilon: float
     activation: str
     vocabulary: int
@@ -78,7 +77,6 @@ def bert_names(config: Mapping[str, Any], *, first_position: int, head: tuple[tu
         layers=setting(config, "num_hidden_layers", int),
         heads=setting(config, "num_attention_heads", int),
         hidden=setting(config, "hidden_size", int),
-        feed_forward=setting(config, "intermediate_size", int),
         epsilon=setting(config, "layer_norm_eps", float, 1e-12),
         activation=setting(config, "hidden_act", str, "gelu"),
         vocabulary=setting(config, "vocab_size", int),

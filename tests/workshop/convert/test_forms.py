@@ -9,6 +9,8 @@ from onnx.reference import ReferenceEvaluator
 from tightrope.workshop.convert._forms import Form, layers, signed, static_grid
 from tightrope.workshop.convert._norms import factors, norms
 from tightrope.workshop.converted import file_name
+from tightrope.workshop.graph import Graph
+from tightrope.workshop.model import Task, TextSenses
 from tightrope.workshop.network import Network, lower
 from tightrope.workshop.numerics.quantized import Scheme, prepared, values
 from tightrope.workshop.numerics.rounding import round_to_nearest
@@ -87,25 +89,26 @@ def test_signed_codes_have_the_same_values(bits: int, symmetric: bool) -> None:
 
 
 def test_kept_features_take_shift_and_smoothing_into_their_weights() -> None:
-    from tightrope.workshop.graph import from_onnx
-    from tightrope.workshop.model import Task, TextSenses
-
     random = np.random.default_rng(4)
     weight, bias = random.normal(0, 1, (8, 3)).astype(np.float32), random.normal(0, 1, 3).astype(np.float32)
     nodes = [helper.make_node("MatMul", ["x", "w"], ["p"]), helper.make_node("Add", ["p", "b"], ["y"])]
     ports = [helper.make_tensor_value_info("x", 1, [None, 8])], [helper.make_tensor_value_info("y", 1, [None, 3])]
-    stored = [onnx.numpy_helper.from_array(weight, "w"), onnx.numpy_helper.from_array(bias, "b")]
     proto = helper.make_model(
-        helper.make_graph(nodes, "g", *ports, stored), opset_imports=[helper.make_opsetid("", 21)], ir_version=10
+        helper.make_graph(nodes, "g", *ports), opset_imports=[helper.make_opsetid("", 21)], ir_version=10
     )
     kept = np.array([1, 6])
     scheme = Scheme(bits=8, smooth=np.linspace(0.5, 2, 8, dtype=np.float32), shift=bias.repeat(3)[:8], kept=kept)
-    graph = from_onnx(
-        proto, senses=TextSenses(tokenizer=b"", max_length=8), task=Task(name="embedding", width=3), origin=""
-    )
     rest = weight.copy()
     rest[kept] = 0
-    graph = graph.rewrite(weights={"w": rest, "w.kept": weight[kept]}, schemes={"w": scheme})
+    graph = Graph(
+        proto=proto,
+        weights={"w": rest, "b": bias, "w.kept": weight[kept]},
+        schemes={"w": scheme},
+        senses=TextSenses(tokenizer=b"", max_length=8),
+        task=Task(name="embedding", width=3),
+        origin="o",
+        digest="o",
+    )
     form = Form(graph)
     (layer,) = layers(graph).values()
     form.floats(layer)

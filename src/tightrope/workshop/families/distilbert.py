@@ -18,7 +18,6 @@ def layout(config: Mapping[str, Any]) -> Layout:
         layers=setting(config, "n_layers", int),
         heads=setting(config, "n_heads", int),
         hidden=setting(config, "dim", int),
-        feed_forward=setting(config, "hidden_dim", int),
         epsilon=1e-12,
         activation=setting(config, "activation", str, "gelu"),
         vocabulary=setting(config, "vocab_size", int),
