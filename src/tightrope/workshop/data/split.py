@@ -2,6 +2,7 @@
 
 from collections import Counter
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import TypeVar
 
 import numpy as np
@@ -9,7 +10,9 @@ import numpy as np
 from tightrope.errors import DataError
 from tightrope.samples import LabelledPairs, Retrieval, ScoredPairs, TextPair, Texts
 
-S = TypeVar("S", Texts, ScoredPairs, LabelledPairs, Retrieval)
+S = TypeVar("S", bound=Texts | ScoredPairs | LabelledPairs | Retrieval)
+L = TypeVar("L", bound=Texts | ScoredPairs | LabelledPairs)
+R = TypeVar("R", bound=Retrieval)
 LARGEST_GROUP = 0.6
 """A group of pairs that share texts is cut apart when it holds more than this share of all pairs."""
 
@@ -27,9 +30,13 @@ def split(samples: S, seed: int = 0) -> tuple[S, S]:
     if isinstance(samples, Texts):
         order = generator.permutation(len(samples.texts))
         _check(len(order) >= 8, f"{len(order)} texts")
-        return tuple(Texts(tuple(samples.texts[place] for place in sorted(part))) for part in np.array_split(order, 2))  # type: ignore[return-value]
+        first, second = (sorted(part) for part in np.array_split(order, 2))
+        return _take(samples, first), _take(samples, second)
     if isinstance(samples, Retrieval):
-        return _split_queries(samples, generator)
+        groups = _equal_queries(samples)
+        _check(len(groups) >= 2, f"{len(groups)} queries")
+        first, second = (sorted(part) for part in np.array_split(generator.permutation(len(groups)), 2))
+        return _ask(samples, [groups[place] for place in first]), _ask(samples, [groups[place] for place in second])
     for _ in range(ATTEMPTS):
         halves = [_take(samples, places) for places in _split_pairs(samples.pairs, generator)]
         if all(_judgeable(half) for half in halves):
@@ -48,36 +55,30 @@ def _check(fine: bool, what: str) -> None:
         raise _too_few(what)
 
 
-def _split_queries(samples: Retrieval, generator: np.random.Generator) -> tuple[Retrieval, Retrieval]:
+def _equal_queries(samples: Retrieval) -> list[list[str]]:
+    """The names of the queries by their text."""
     by_text: dict[str, list[str]] = {}
     for name, text in samples.queries.items():
         by_text.setdefault(text, []).append(name)
-    groups = list(by_text.values())
-    _check(len(groups) >= 2, f"{len(groups)} queries")
-    order = generator.permutation(len(groups))
-    halves = []
-    for part in np.array_split(order, 2):
-        names = [name for place in sorted(part) for name in groups[place]]
-        halves.append(
-            Retrieval(
-                documents=samples.documents,
-                queries={name: samples.queries[name] for name in names},
-                judgements={name: samples.judgements[name] for name in names if name in samples.judgements},
-            )
-        )
-    return halves[0], halves[1]
+    return list(by_text.values())
 
 
-def _take(samples: S, places: Sequence[int]) -> S:
-    if isinstance(samples, ScoredPairs):
-        return ScoredPairs(
-            pairs=tuple(samples.pairs[place] for place in places),
-            scores=tuple(samples.scores[place] for place in places),
-        )
-    assert isinstance(samples, LabelledPairs)
-    return LabelledPairs(
-        pairs=tuple(samples.pairs[place] for place in places), labels=tuple(samples.labels[place] for place in places)
+def _ask(samples: R, groups: Sequence[Sequence[str]]) -> R:
+    names = [name for group in groups for name in group]
+    return replace(
+        samples,
+        queries={name: samples.queries[name] for name in names},
+        judgements={name: samples.judgements[name] for name in names if name in samples.judgements},
     )
+
+
+def _take(samples: L, places: Sequence[int]) -> L:
+    if isinstance(samples, Texts):
+        return replace(samples, texts=tuple(samples.texts[place] for place in places))
+    pairs = tuple(samples.pairs[place] for place in places)
+    if isinstance(samples, ScoredPairs):
+        return replace(samples, pairs=pairs, scores=tuple(samples.scores[place] for place in places))
+    return replace(samples, pairs=pairs, labels=tuple(samples.labels[place] for place in places))
 
 
 def _judgeable(half: ScoredPairs | LabelledPairs) -> bool:
