@@ -1,7 +1,7 @@
 """A target: a kind of device, with what it can spare and what runs there.
 
 Targets are files in `targets/*.toml`: one more device is one more file. What the machine
-at hand really is, the meter reads (`tightrope.device.meter.machine`).
+at hand really is, the machine itself tells (`tightrope.device.machine`).
 """
 
 import tomllib

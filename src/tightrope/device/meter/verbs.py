@@ -13,7 +13,8 @@ from importlib import import_module
 from pathlib import Path
 from typing import Any
 
-from tightrope.device.meter import machine, memory, power, protocol
+from tightrope.device import machine
+from tightrope.device.meter import memory, power, protocol
 from tightrope.device.meter.clock import now, since_process_start
 from tightrope.device.meter.protocol import Message, take
 from tightrope.errors import BenchError

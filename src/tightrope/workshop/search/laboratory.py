@@ -16,7 +16,7 @@ import numpy as np
 
 from tightrope import __version__, bundle, plugins
 from tightrope.bundle import Bundle
-from tightrope.device.meter.machine import this_machine
+from tightrope.device.machine import this_machine
 from tightrope.device.meter.run import Place, Plan, Subject, measure
 from tightrope.device.proof import recorded
 from tightrope.errors import BenchError, TightropeError

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from tightrope.device.meter import machine
+from tightrope.device import machine
 
 X86 = """processor\t: 0
 model name\t: Some Processor @ 3.00GHz
@@ -83,7 +83,7 @@ def test_pinning_reaches_threads_that_exist_already() -> None:
     core = machine.allowed_cores()[0]
     code = f"""
 import os, threading
-from tightrope.device.meter.machine import pin
+from tightrope.device.machine import pin
 started, done, seen = threading.Event(), threading.Event(), []
 def body():
     started.set(); done.wait(); seen.append(os.sched_getaffinity(0))
