@@ -4,9 +4,8 @@ model = tightrope.open("minilm.bundle")
 model.embed(["a sentence", "another"])      # float32 [n, width], unit length
 """
 
-import os
 import platform
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Self
 
@@ -14,13 +13,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tightrope import bundle, plugins
-from tightrope.bundle import Artefact, Bundle
-from tightrope.device.senses.text import Encoded, Tokenizer, batches
+from tightrope.bundle import Artefact, Bundle, Requirements
+from tightrope.device.senses.text import Encoded, Tokenizer, batches, clean_pair, clean_text
 from tightrope.device.session import Session
 from tightrope.errors import BundleError, DataError, MissingExtraError
 
 Floats = NDArray[np.float32]
 DEFAULT_TOKEN_BUDGET = 256
+WINDOW = 8192
+"""Inputs that are tokenised at once and sorted by length: with it memory is bounded, however many are given."""
 
 
 class _Opened:
@@ -33,7 +34,7 @@ class _Opened:
         self.truncated = 0
         """How many texts so far were longer than the model's limit, and were cut."""
         self._session = session
-        self.tokenizer = Tokenizer(source.file(content.senses["tokenizer"]), int(content.senses["max_length"]))
+        self.tokenizer = Tokenizer(source.file(content.senses["tokenizer"]), content.senses["max_length"])
         self._token_budget = int(artefact.settings.get("batch_tokens", DEFAULT_TOKEN_BUDGET))
         self._multiple = int(artefact.settings.get("length_multiple", 1))
         self._output = session.outputs[0].name
@@ -57,17 +58,27 @@ class _Opened:
             named["token_type_ids"] = encoded.types.padded(multiple=self._multiple)[0]
         return {name: value for name, value in named.items() if name in self._takes}
 
-    def _run(self, inputs: Sequence[Any]) -> Floats:
-        """All inputs in batches of similar length; rows come back in the order given."""
-        encoded = self.tokenizer.encode(inputs)
-        self.truncated += encoded.truncated
-        plan = batches(encoded.ids.lengths, self._token_budget)
-        width = int(self.bundle.content.task["width"])
-        rows = np.empty((len(inputs), width), np.float32)
-        for batch in plan:
-            part = Encoded(encoded.ids.take(batch), encoded.types.take(batch), 0)
-            rows[batch] = self._session.run(self.feeds(part))[self._output]
+    def _run(self, inputs: Sequence[Any], before: str = "") -> Floats:
+        """All inputs, texts with `before` before them, a window at a time; rows come back in the order given."""
+        rows = np.empty((len(inputs), self.bundle.content.task["width"]), np.float32)
+        for start in range(0, len(inputs), WINDOW):
+            window = inputs[start : start + WINDOW]
+            self._answer([before + text for text in window] if before else window, rows[start : start + WINDOW])
         return rows
+
+    def _answer(self, inputs: Sequence[Any], rows: Floats) -> None:
+        """Fill the rows of one window, in batches of similar length."""
+        encoded = self.tokenizer.encode(inputs, types="token_type_ids" in self._takes)
+        self.truncated += encoded.truncated
+        for batch in batches(encoded.ids.lengths, self._token_budget):
+            part = Encoded(encoded.ids.take(batch), encoded.types.take(batch), 0)
+            found = self._session.run(self.feeds(part))[self._output]
+            if found.shape != (len(batch), rows.shape[1]):
+                raise BundleError(
+                    f"{self.bundle.path} says that answers are {rows.shape[1]} wide; its model gives {found.shape}.",
+                    hint="Make the bundle anew.",
+                )
+            rows[batch] = found
 
 
 class Embedder(_Opened):
@@ -87,8 +98,7 @@ class Embedder(_Opened):
         """
         if isinstance(texts, str):
             raise DataError("embed takes a list of texts, not one text.", hint=f"Write embed([{texts[:30]!r}]).")
-        before = self._prompt(prompt)
-        vectors = self._run([before + text if isinstance(text, str) else text for text in texts])
+        vectors = self._run(_checked(texts, clean_text), self._prompt(prompt))
         if normalize and not self.bundle.content.task["normalize"]:
             vectors /= np.maximum(np.linalg.norm(vectors, axis=1, keepdims=True), 1e-12)
         return vectors
@@ -108,8 +118,11 @@ class Scorer(_Opened):
     """Pairs of texts to scores: a cross-encoder."""
 
     def score(self, pairs: Sequence[tuple[str, str]]) -> Floats:
-        """Scores of the pairs, float32 [n], or [n, labels] for a model with several labels."""
-        rows = self._run([tuple(pair) for pair in pairs])
+        """Scores of the pairs, float32 [n], or [n, labels] for a model with several labels.
+
+        Raises `DataError` for anything that is not a pair of texts.
+        """
+        rows = self._run(_checked(pairs, clean_pair))
         return rows[:, 0] if rows.shape[1] == 1 else rows
 
 
@@ -124,15 +137,22 @@ def open_bundle(
     source = path if isinstance(path, Bundle) else bundle.read(path, verify=verify)
     artefact, session = _open_first(source, engine, threads)
     kind = Scorer if source.content.task["name"] == "scoring" else Embedder
-    return kind(source, session, artefact)
+    try:
+        return kind(source, session, artefact)
+    except BaseException:
+        session.close()
+        raise
 
 
 def _open_first(source: Bundle, engine: str | None, threads: int) -> tuple[Artefact, Session]:
-    artefacts = [item for item in source.content.models[0].artefacts if engine in (None, item.engine)]
+    artefacts = source.content.models[0].artefacts
     missing: MissingExtraError | None = None
+    lacking = []
     for artefact in artefacts:
-        wanted = artefact.requires.architectures
-        if wanted and platform.machine() not in wanted:
+        if engine not in (None, artefact.engine):
+            continue
+        if lacks := _lacks(artefact.requires):
+            lacking.append(f"{artefact.engine} needs {lacks}")
             continue
         try:
             runtime = plugins.load("runtimes", artefact.engine)
@@ -143,11 +163,27 @@ def _open_first(source: Bundle, engine: str | None, threads: int) -> tuple[Artef
         return artefact, runtime.open_artefact(files, artefact.settings, threads=threads)
     if missing:
         raise missing
-    known = ", ".join(item.engine for item in source.content.models[0].artefacts)
+    known = "; ".join(lacking) or f"it has: {', '.join(item.engine for item in artefacts)}"
     raise BundleError(
-        f"{source.path} has nothing for {engine or 'this machine'} ({platform.machine()}); it has: {known}.",
+        f"{source.path} has nothing for {engine or 'this machine'} ({platform.machine()}); {known}.",
         hint="Fit the model for this engine or machine.",
     )
 
 
-os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")  # threads are stated, never implied
+def _lacks(requires: Requirements) -> str:
+    """What an artefact needs and this machine does not have, in words; empty if it can run here."""
+    if not requires.architectures and not requires.isa:
+        return ""
+    from tightrope.device import machine  # reads the system's files: only for who needs to know
+
+    if requires.architectures and machine.architecture(platform.machine()) not in requires.architectures:
+        return " or ".join(requires.architectures)
+    return ", ".join(sorted(set(requires.isa).difference(machine.this_machine().isa))) if requires.isa else ""
+
+
+def _checked(inputs: Iterable[Any], check: Callable[[object], object]) -> list[Any]:
+    """All of them are looked at before the first is answered: a wrong one at the end costs no time."""
+    items = list(inputs)
+    for item in items:
+        check(item)
+    return items

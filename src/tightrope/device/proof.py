@@ -51,7 +51,7 @@ def prove(source: Bundle, *, threads: int = 1, engine: str | None = None) -> Pro
     """Open the bundle and answer its own texts. Raises `BundleError` if it holds no proof or cannot run here."""
     inputs = source.content.vectors.get("inputs")
     expected = recorded(source, "expected")
-    if not inputs or expected is None or len(expected) != len(inputs):
+    if not inputs or expected is None or "tolerance" not in source.content.vectors:
         raise BundleError(f"{source.path} holds no texts with expected answers.", hint="Make the bundle anew.")
     with open_bundle(source, threads=threads, engine=engine) as opened:
         found = answers(opened, inputs)
@@ -77,13 +77,20 @@ def answers(opened: Embedder | Scorer, inputs: Sequence[Any]) -> Floats:
 
 
 def recorded(source: Bundle, name: str) -> Floats | None:
-    """The recorded answers `expected` or `original`, float32 [n, width], or `None` if there are none."""
+    """The recorded answers `expected` or `original`, float32 [n, width], or `None` if there are none.
+
+    Raises `BundleError` if what is recorded is no such array.
+    """
     path = source.content.vectors.get(name)
     if path is None:
         return None
+    shape = (len(source.content.vectors.get("inputs", ())), source.content.task["width"])
     try:
-        return np.asarray(np.load(source.file(path), allow_pickle=False), np.float32)
-    except (ValueError, OSError, EOFError) as error:
+        found = np.asarray(np.load(source.file(path), allow_pickle=False), np.float32)
+    except (ValueError, TypeError, OSError, EOFError, MemoryError) as error:
         raise BundleError(
             f"{path} in {source.path} holds no array: {error}.", hint="Fetch the bundle again."
         ) from error
+    if found.shape != shape:
+        raise BundleError(f"{path} in {source.path} is {found.shape}, not {shape}.", hint="Make the bundle anew.")
+    return found

@@ -18,17 +18,17 @@ Array = NDArray[Any]
 
 @dataclass(frozen=True, slots=True)
 class Ragged:
-    """Rows of unequal length without padding: `values` [total], `offsets` int64 [rows + 1]."""
+    """Rows of unequal length without padding: `values` int32 [total], `offsets` int64 [rows + 1]."""
 
-    values: NDArray[np.int64]
+    values: NDArray[np.int32]
     offsets: NDArray[np.int64]
 
     @staticmethod
-    def of(rows: "list[list[int]]") -> "Ragged":
+    def of(rows: "Sequence[Sequence[int]]") -> "Ragged":
         """Pack rows one after another."""
         offsets = np.zeros(len(rows) + 1, np.int64)
         np.cumsum([len(row) for row in rows], out=offsets[1:])
-        return Ragged(np.fromiter((value for row in rows for value in row), np.int64, int(offsets[-1])), offsets)
+        return Ragged(np.fromiter((value for row in rows for value in row), np.int32, int(offsets[-1])), offsets)
 
     @staticmethod
     def join(parts: "Sequence[Ragged]") -> "Ragged":

@@ -14,12 +14,15 @@ from tightrope.errors import BundleError, DataError
 Text = str
 Pair = tuple[str, str]
 _AT_ONCE = 128
-"""Texts given to the tokenizer at once: what it notes about each takes far more memory than the ids."""
+"""Texts whose encodings are kept at once: what the tokenizer notes about each takes far more memory than the ids."""
 
 
 @dataclass(frozen=True, slots=True)
 class Encoded:
-    """Token ids, segment numbers of the same shape, and how many texts were longer than the model's limit."""
+    """Token ids, segment numbers of the same shape, and how many texts were longer than the model's limit.
+
+    Rows of segment numbers are empty if nobody asked for them.
+    """
 
     ids: Ragged
     types: Ragged
@@ -41,24 +44,37 @@ class Tokenizer:
         self._engine.enable_truncation(max_length)
         self.max_length = max_length
 
-    def encode(self, inputs: Sequence[Text] | Sequence[Pair]) -> Encoded:
-        """Ids of texts or of pairs. Raises `DataError` for anything that is not text."""
-        ids, types, truncated = [Ragged.of([])], [Ragged.of([])], 0
+    def encode(self, inputs: Sequence[Text] | Sequence[Pair], *, types: bool = True) -> Encoded:
+        """Ids of texts or of pairs, and unless told otherwise their segment numbers.
+
+        Raises `DataError` for anything that is not text.
+        """
+        ids, segments, truncated = [Ragged.of([])], [Ragged.of([])], 0
         for start in range(0, len(inputs), _AT_ONCE):
-            encodings = self._engine.encode_batch([_clean(item) for item in inputs[start : start + _AT_ONCE]])
+            encodings = [self._encode(item) for item in inputs[start : start + _AT_ONCE]]
             ids.append(Ragged.of([item.ids for item in encodings]))
-            types.append(Ragged.of([item.type_ids for item in encodings]))
+            segments.append(Ragged.of([item.type_ids if types else () for item in encodings]))
             truncated += sum(bool(item.overflowing) for item in encodings)
-        return Encoded(ids=Ragged.join(ids), types=Ragged.join(types), truncated=truncated)
+        return Encoded(ids=Ragged.join(ids), types=Ragged.join(segments), truncated=truncated)
+
+    def _encode(self, item: Text | Pair) -> Any:
+        """One at a time: the engine's own batches run on as many threads as an environment variable lets them."""
+        clean = clean_text(item) if isinstance(item, str) else clean_pair(item)
+        return self._engine.encode(clean) if isinstance(clean, str) else self._engine.encode(*clean)
 
 
-def _clean(item: object) -> str | Pair:
-    """Text as UTF-8 can hold it: a lone surrogate, which no tokenizer takes, becomes U+FFFD."""
-    if isinstance(item, str):
-        return item if item.isascii() else item.encode("utf-16-le", "surrogatepass").decode("utf-16-le", "replace")
-    if isinstance(item, tuple | list) and len(item) == 2 and all(isinstance(part, str) for part in item):
-        return str(_clean(item[0])), str(_clean(item[1]))
-    raise DataError(f"{type(item).__name__} {item!r:.60} is not text.", hint="Give strings, or pairs of strings.")
+def clean_text(item: object) -> Text:
+    """Text as UTF-8 can hold it: a lone surrogate, which no tokenizer takes, becomes U+FFFD. Else a `DataError`."""
+    if not isinstance(item, str):
+        raise DataError(f"{type(item).__name__} {item!r:.60} is not a text.", hint="Give strings.")
+    return item if item.isascii() else item.encode("utf-16-le", "surrogatepass").decode("utf-16-le", "replace")
+
+
+def clean_pair(item: object) -> Pair:
+    """Two texts, each as UTF-8 can hold it. Raises `DataError` for anything else, one text of two letters too."""
+    if not isinstance(item, tuple | list) or len(item) != 2:
+        raise DataError(f"{type(item).__name__} {item!r:.60} is not a pair of texts.", hint="Give pairs of strings.")
+    return clean_text(item[0]), clean_text(item[1])
 
 
 def batches(lengths: NDArray[np.int64], token_budget: int) -> list[NDArray[np.int64]]:
