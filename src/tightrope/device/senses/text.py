@@ -66,7 +66,7 @@ class Tokenizer:
 def clean_text(item: object) -> Text:
     """Text as UTF-8 can hold it: a lone surrogate, which no tokenizer takes, becomes U+FFFD. Else a `DataError`."""
     if not isinstance(item, str):
-        raise DataError(f"{type(item).__name__} {item!r:.60} is not a text.", hint="Give strings.")
+        raise DataError(f"{type(item).__name__} {item!r:.60} is not text.", hint="Give strings.")
     return item if item.isascii() else item.encode("utf-16-le", "surrogatepass").decode("utf-16-le", "replace")
 
 
