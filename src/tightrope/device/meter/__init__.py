@@ -1,1 +1,1 @@
-"""What it costs: clock, memory, power, the machine itself, and the worker that measures on request."""
+"""What it costs: clock, memory, power, and the worker that measures on request."""
