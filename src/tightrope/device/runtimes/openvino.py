@@ -78,7 +78,7 @@ class OpenVinoSession:
                     hint="Give what the inputs ask for.",
                 )
         try:
-            self._request.infer({port.name: feeds[port.name] for port in self.inputs})
+            self._request.infer({port.name: feeds[port.name] for port in self.inputs}, share_inputs=True)
         except RuntimeError as error:
             raise EngineError(
                 f"OpenVINO failed: {_reason(error)}", hint="Check the bundle with `tightrope verify`."
