@@ -54,7 +54,14 @@ def summary(found: Mapping[str, Any]) -> str:
 
 
 def block(found: Mapping[str, Any]) -> str:
-    """What belongs between the markers, with them."""
+    """What belongs between the markers, with them: the table, or why the stored run gives none."""
+    validity = found["validity"]
+    if validity["valid"] is False:
+        reasons = "; ".join(validity["reasons"])
+        return (
+            f"{BEGIN}\nThe stored run does not count, so its table is not shown: {reasons}. Its numbers are in "
+            f"benchmarks/results/peers.json; `make bench` makes another run.\n{END}"
+        )
     return f"{BEGIN}\n{table(found)}\n\n{summary(found)}\n{END}"
 
 
@@ -76,14 +83,12 @@ def replaced(text: str, new: str) -> str:
 def write(readme: Path = README, peers: Path = PEERS, *, check: bool = False) -> bool:
     """Whether the README said the same already. It is written unless only a check was asked for.
 
-    Raises `DataError` when there is no stored run, or when it is one that does not count.
+    Raises `DataError` when there is no stored run.
     """
     try:
         found = json.loads(peers.read_text(encoding="utf-8"))
     except OSError as error:
         raise DataError(f"There is no stored run: {peers}.", hint="make bench makes one.") from error
-    if found["validity"]["valid"] is False:
-        raise DataError(f"The stored run {peers} does not count.", hint="Run make bench again on a quieter machine.")
     text = readme.read_text(encoding="utf-8")
     wanted = replaced(text, block(found))
     if wanted != text and not check:

@@ -128,11 +128,13 @@ def test_markers_must_be_one_pair(text):
         replaced(text, "new")
 
 
-def test_a_run_that_does_not_count_is_not_written(stored, peers_run):
+def test_of_a_run_that_does_not_count_only_the_reason_is_written(stored, peers_run):
     readme, peers = stored
-    peers.write_text(json.dumps(peers_run | {"validity": {"valid": False, "reasons": ["slow"]}}))
-    with pytest.raises(DataError, match="does not count"):
-        write(readme, peers)
+    peers.write_text(json.dumps(peers_run | {"validity": {"valid": False, "reasons": ["slow was slower than ever"]}}))
+    assert not write(readme, peers)
+    assert "does not count, so its table is not shown: slow was slower than ever." in readme.read_text()
+    assert "| 2.00×" not in readme.read_text()
+    assert write(readme, peers, check=True)
 
 
 def test_without_a_stored_run_there_is_a_way_out(tmp_path):
