@@ -231,7 +231,10 @@ class Form:
         versions = {item.domain: item.version for item in proto.opset_import} | dict(imports)
         del proto.opset_import[:]
         proto.opset_import.extend(helper.make_opsetid(domain, version) for domain, version in versions.items())
-        tensors = [tensor(name, value, self._kinds.get(name)) for name, value in self.build.weights.items()]  # type: ignore[arg-type]
+        tensors = []
+        for name, value in self.build.weights.items():
+            assert not isinstance(value, Quantized), name  # each engine's form writes codes and scales by itself
+            tensors.append(tensor(name, value, self._kinds.get(name)))
         data = _outside(tensors)
         proto.graph.initializer.extend(tensors)
         return proto.SerializeToString(deterministic=True), data
