@@ -12,7 +12,7 @@ from typing import Any
 
 from tightrope.errors import DataError
 from tightrope.measurement import Quality
-from tightrope.samples import LabelledPairs, ScoredPairs, Texts
+from tightrope.samples import Texts
 from tightrope.workshop import languages
 from tightrope.workshop.data import AnySamples, read, split
 from tightrope.workshop.model import Model
@@ -100,7 +100,7 @@ def ask_about(
             Part(samples=report, name=f"built-in {known} texts, the half for the report"),
         )
     elif report_data is None:
-        name, (first, second) = Path(data).name, _halves(read(data))
+        name, (first, second) = Path(data).name, split(read(data))
         parts = (
             Part(samples=first, name=f"{name}, the half for searching", part="half"),
             Part(samples=second, name=f"{name}, the half for the report", part="half"),
@@ -115,15 +115,3 @@ def ask_about(
             f"{data} and {report_data} hold the same samples.", hint="Quote others than those that are searched by."
         )
     return Question(seen=parts[0], report=parts[1], judge_name=judge_name, judge=judged)
-
-
-def _halves(samples: AnySamples) -> tuple[AnySamples, AnySamples]:
-    match samples:  # each kind is cut into two of its own kind
-        case Texts():
-            return split(samples)
-        case ScoredPairs():
-            return split(samples)
-        case LabelledPairs():
-            return split(samples)
-        case _:
-            return split(samples)
