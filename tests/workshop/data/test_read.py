@@ -4,7 +4,7 @@ import json
 from pathlib import Path
 
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
 from tightrope.errors import DataError
@@ -129,6 +129,7 @@ def test_no_file_and_too_large_a_file(written, tmp_path: Path, monkeypatch: pyte
         read(written("t.txt", "more than ten bytes\n"))
 
 
+@example(content=b",", suffix=".csv")
 @settings(max_examples=150, suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None)
 @given(content=st.binary(max_size=200), suffix=st.sampled_from([".txt", ".tsv", ".csv", ".jsonl"]))
 def test_any_bytes_are_read_or_refused(tmp_path: Path, content: bytes, suffix: str) -> None:

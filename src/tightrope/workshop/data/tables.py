@@ -100,6 +100,8 @@ def _written(value: object) -> str:
 
 
 def _from_rows(path: Path, records: list[Row]) -> Table:
+    if not records:
+        raise wrong(path, None, "every line is empty.", "Give at least a few texts.")
     head = records[0]
     names = [name.strip().lower() for name in head.fields]
     known = {name for group in NAMES.values() for name in group}
