@@ -1,3 +1,5 @@
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
@@ -95,3 +97,12 @@ def test_the_digest_follows_the_texts(tiny_bert):
     digests = {Observer(tiny_bert, texts).digest for texts in (TEXTS, TEXTS[::-1], TEXTS[:2], ())}
     assert len(digests) == 4
     assert Observer(tiny_bert, TEXTS).digest == Observer(tiny_bert, list(TEXTS)).digest
+
+
+def test_texts_are_observed_behind_the_models_default_prompt(tiny_bert):
+    senses = replace(tiny_bert.senses, prompts={"query": "the cat "}, default_prompt="query")
+    prompted = Observer(replace(tiny_bert, senses=senses), ["sat"]).inputs
+    written_out = Observer(tiny_bert, ["the cat sat"]).inputs
+    for name, found in prompted.items():
+        assert found.count == written_out[name].count
+        np.testing.assert_array_equal(found.mean, written_out[name].mean)
