@@ -4,10 +4,11 @@ A pass sees a model only through `Model`: its named weights, the linear layers a
 among them, and the schemes that annotate the layers' inputs. So a technique is written once.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal, Protocol, Self
 
+from tightrope.device.senses.text import prompt_text
 from tightrope.workshop.numerics.quantized import Scheme, Weight
 
 
@@ -46,6 +47,11 @@ class TextSenses:
     max_length: int
     prompts: Mapping[str, str] = field(default_factory=dict)
     default_prompt: str | None = None
+
+    def met(self, inputs: Sequence[Any]) -> list[Any]:
+        """The inputs as the model meets them: texts behind its default prompt, pairs as they are."""
+        before = prompt_text(self.prompts, self.default_prompt)
+        return [before + item if isinstance(item, str) else item for item in inputs]
 
     def to_json(self) -> dict[str, Any]:
         """The senses as a bundle's manifest holds them, without the tokenizer's bytes."""

@@ -80,7 +80,7 @@ class Observer:
         graph = lower(self._model)
         sources = {linear.weight: linear.source for linear in graph.linears()}
         wanted = sorted(set(sources.values()))
-        encoded = Tokenizer(graph.senses.tokenizer, graph.senses.max_length).encode(self._prompted())
+        encoded = Tokenizer(graph.senses.tokenizer, graph.senses.max_length).encode(graph.senses.met(self._inputs))
         gathered: dict[str, _Gathered] = {}
         for mask, outputs in _runs(graph, encoded, wanted):
             for name, values in zip(wanted, outputs, strict=True):
@@ -91,12 +91,6 @@ class Observer:
                 gathered[name].add(rows)
         finished = {name: item.finish() for name, item in gathered.items()}
         return {weight: finished[source] for weight, source in sources.items()}
-
-    def _prompted(self) -> list[Any]:
-        """The inputs as the model will meet them: texts with its default prompt before them."""
-        senses = self._model.senses
-        before = senses.prompts[senses.default_prompt] if senses.default_prompt else ""
-        return [before + item if isinstance(item, str) else item for item in self._inputs]
 
 
 class _Gathered:

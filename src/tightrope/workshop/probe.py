@@ -12,7 +12,7 @@ from onnx import TensorProto, helper
 
 from tightrope.device.senses.text import Tokenizer, batches
 from tightrope.errors import DataError
-from tightrope.workshop.model import Linear, Model
+from tightrope.workshop.model import Linear, Model, TextSenses
 from tightrope.workshop.network import lower
 from tightrope.workshop.numerics.quantized import Array, Floats, values
 from tightrope.workshop.observe import Observer
@@ -24,7 +24,7 @@ TOKENS_PER_RUN = 256
 
 
 class Probe:
-    """One model, a few of the observer's texts, cut at 32 tokens, and the answers as they are now."""
+    """One model, a few of the observer's texts, cut at 32 tokens behind the prompt, and the answers as they are now."""
 
     def __init__(self, model: Model, linears: Sequence[Linear], observer: Observer) -> None:
         # In float32 all, whatever they are stored as: the session's inputs have one type for every width tried.
@@ -78,7 +78,8 @@ def _feeds(model: Model, observer: Observer, takes: set[str]) -> list[dict[str, 
         raise DataError("There are no calibration texts.", hint="Give at least a few texts with --data.")
     every = max(1, len(samples) // TEXTS)
     chosen = samples[::every][:TEXTS]
-    encoded = Tokenizer(model.senses.tokenizer, min(TOKENS, model.senses.max_length)).encode(chosen)
+    longest = min(TOKENS + _prompt_tokens(model.senses), model.senses.max_length)
+    encoded = Tokenizer(model.senses.tokenizer, longest).encode(model.senses.met(chosen))
     feeds = []
     for batch in batches(encoded.ids.lengths, TOKENS_PER_RUN):
         ids, mask = encoded.ids.take(batch).padded()
@@ -89,3 +90,11 @@ def _feeds(model: Model, observer: Observer, takes: set[str]) -> list[dict[str, 
         }
         feeds.append({name: value for name, value in named.items() if name in takes})
     return feeds
+
+
+def _prompt_tokens(senses: TextSenses) -> int:
+    """How many tokens the default prompt takes: with nothing behind a long one, all texts would be the same."""
+    prompted, bare = (
+        Tokenizer(senses.tokenizer, senses.max_length).encode(texts).ids for texts in (senses.met([""]), [""])
+    )
+    return len(prompted.values) - len(bare.values)

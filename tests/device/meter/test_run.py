@@ -1,5 +1,6 @@
 """Measuring: with a worker that tells known numbers, and with a real one."""
 
+import dataclasses
 import shlex
 import shutil
 import sys
@@ -11,8 +12,13 @@ import pytest
 from tightrope.bundle import Bundle
 from tightrope.device.meter.bench import LOCAL, Bench
 from tightrope.device.meter.run import Place, Plan, Subject, measure, measure_bundle
+from tightrope.device.senses.text import Tokenizer
 from tightrope.errors import BenchError, BundleError, DataError
 from tightrope.measurement import Measurement
+from tightrope.recipe import Recipe
+from tightrope.workshop.assemble import Origin, Vectors, assemble
+from tightrope.workshop.converted import convert
+from tightrope.workshop.network import Network
 
 FAKE = Place(command=shlex.join([sys.executable, str(Path(__file__).with_name("fake_worker.py"))]), target="a stove")
 QUICK = Plan(seconds=0.5, least_rounds=2, most_rounds=4, lengths=(12, 32, 128))
@@ -158,3 +164,16 @@ def test_a_command_that_starts_the_same_worker_is_as_good(float_bundle: Bundle, 
     )
     assert found.conditions.target == "next door"
     assert found.cold_start_s is not None and 0 < found.cold_start_s < 60
+
+
+@pytest.mark.engine
+def test_a_text_of_exact_length_counts_the_default_prompt(tiny_bert: Network, tmp_path: Path) -> None:
+    senses = dataclasses.replace(tiny_bert.senses, prompts={"query": "the cat "}, default_prompt="query")
+    model = tiny_bert.rewrite(senses=senses)
+    recipe = Recipe.parse("original -> onnxruntime")
+    vectors = Vectors(inputs=["dogs bark at night"])
+    origin = Origin(source="tiny", recipe=recipe, calibration={})
+    assemble(model, convert(model, "onnxruntime"), origin, vectors, tmp_path / "prompted.bundle")
+    with Subject(tmp_path / "prompted.bundle", vectors.inputs, QUICK) as subject:
+        text = subject.text(12)
+    assert Tokenizer(senses.tokenizer, 64).encode(["the cat " + text]).ids.lengths.tolist() == [12]

@@ -33,6 +33,22 @@ def test_a_length_that_the_model_does_not_take_is_none(tokenizer: Tokenizer, tok
     assert of_length(tokenizer, ["the cat sat"], tokens) is None
 
 
+@pytest.mark.parametrize("tokens", [6, 12, 64])
+def test_a_prompt_counts_and_is_left_out(tokenizer: Tokenizer, tokens: int) -> None:
+    text = of_length(tokenizer, ["dogs bark at night"], tokens, before="the cat ")
+    assert isinstance(text, str) and not text.startswith("the cat ")
+    assert tokenizer.encode([f"the cat {text}"]).ids.lengths.tolist() == [tokens]
+
+
+def test_a_prompt_longer_than_the_length_leaves_no_text(tokenizer: Tokenizer) -> None:
+    assert of_length(tokenizer, ["dogs bark at night"], 4, before="the cat sat on the mat ") is None
+
+
+def test_pairs_have_no_prompt(tokenizer: Tokenizer) -> None:
+    pair = of_length(tokenizer, ["the cat sat"], 12, pair=True, before="the cat ")
+    assert pair == of_length(tokenizer, ["the cat sat"], 12, pair=True)
+
+
 @given(texts=st.lists(st.text(max_size=40), max_size=5), tokens=st.integers(1, 70))
 def test_never_another_length(tokenizer: Tokenizer, texts: list[str], tokens: int) -> None:
     text = of_length(tokenizer, texts, tokens)

@@ -57,6 +57,20 @@ def test_the_answers_stay_within_the_limit_and_more_room_gives_fewer_bytes(tiny_
     assert {weight.bits for weight in integers(model).values()} == {4}
 
 
+def test_the_probe_meets_texts_behind_the_default_prompt(tiny_bert):
+    def answers(model, texts):
+        return Probe(model, model.linears(), Observer(model, texts))._answers
+
+    long = "the cat " * 20
+    senses = replace(tiny_bert.senses, prompts={"query": long}, default_prompt="query")
+    prompted = answers(replace(tiny_bert, senses=senses), TEXTS)
+    assert len(np.unique(prompted.round(6), axis=0)) == len(TEXTS)  # a long prompt leaves room for the texts
+    senses = replace(tiny_bert.senses, prompts={"query": "the cat "}, default_prompt="query")
+    np.testing.assert_array_equal(
+        answers(replace(tiny_bert, senses=senses), ["sat"]), answers(tiny_bert, ["the cat sat"])
+    )
+
+
 def test_layers_get_different_widths_by_what_they_can_bear(tiny_bert, observer, whole):
     model = apply(tiny_bert, Options(loss=whole[4] / 2, method="nearest", block=16), observer)
     widths = {weight.bits for weight in integers(model).values()}

@@ -143,12 +143,17 @@ class Worker:
         model = self._opened()
         artefact = next(item for item in model.bundle.content.models[0].artefacts if item.engine == model.engine)
         files = {role: model.bundle.file(path) for role, path in artefact.files.items()}
-        feeds = model.feeds(model.tokenizer.encode(_inputs(request, "inputs")[:1]))
+        first = _inputs(request, "inputs")[0]
+        met = first if isinstance(first, tuple) else _prompt(model) + first
+        feeds = model.feeds(model.tokenizer.encode([met]))
         found = plugins.load("runtimes", model.engine).executed(files, artefact.settings, feeds)
         return {"share": None if found is None else dict(found.share)}, b""
 
     def compose(self, request: Mapping[str, Any], _payload: bytes) -> Reply:
-        """An input of exactly so many tokens, made from the given texts; null if the model takes no such length."""
+        """An input of exactly so many tokens, made from the given texts; null if the model takes no such length.
+
+        The model's default prompt, which `embed` and `time` put before a text, is counted and left out.
+        """
         from tightrope.device.senses.text import of_length
 
         tokens = take(request, "tokens", int)
@@ -156,7 +161,8 @@ class Worker:
             raise BenchError(f"A text of {tokens} tokens was asked for.", hint="Ask for 1 to 1,000,000.")
         texts = [str(text) for text in _inputs(request, "texts")]
         model = self._opened()
-        found = of_length(model.tokenizer, texts, tokens, pair=model.bundle.content.task["name"] == "scoring")
+        pair = model.bundle.content.task["name"] == "scoring"
+        found = of_length(model.tokenizer, texts, tokens, pair=pair, before=_prompt(model))
         return {"input": found}, b""
 
     def time(self, request: Mapping[str, Any], _payload: bytes) -> Reply:
@@ -259,6 +265,14 @@ def _timed(call: Callable[[], Any]) -> float:
     started = now()
     call()
     return now() - started
+
+
+def _prompt(model: Any) -> str:
+    """The prompt that the open model puts before a text by itself; empty if it has none."""
+    from tightrope.device.senses.text import prompt_text
+
+    senses = model.bundle.content.senses
+    return prompt_text(senses["prompts"], senses["default_prompt"])
 
 
 def _version(engine: str) -> str:

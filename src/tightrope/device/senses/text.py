@@ -1,6 +1,6 @@
 """Text → token ids, by the bundle's own tokenizer, without padding."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -77,6 +77,15 @@ def clean_pair(item: object) -> Pair:
     return clean_text(item[0]), clean_text(item[1])
 
 
+def prompt_text(prompts: Mapping[str, str], name: str | None) -> str:
+    """What is put before a text: the prompt of that name, and nothing if none is named.
+
+    >>> prompt_text({"query": "query: "}, "query"), prompt_text({"query": "query: "}, None)
+    ('query: ', '')
+    """
+    return prompts[name] if name else ""
+
+
 def batches(lengths: NDArray[np.int64], token_budget: int) -> list[NDArray[np.int64]]:
     """Rows in batches of similar length, so that padding costs next to nothing.
 
@@ -96,8 +105,10 @@ def batches(lengths: NDArray[np.int64], token_budget: int) -> list[NDArray[np.in
     return cuts
 
 
-def of_length(tokenizer: Tokenizer, texts: Sequence[Text], tokens: int, *, pair: bool = False) -> Text | Pair | None:
-    """A text, or a pair whose first part is a quarter of the words, of exactly `tokens` tokens.
+def of_length(
+    tokenizer: Tokenizer, texts: Sequence[Text], tokens: int, *, pair: bool = False, before: str = ""
+) -> Text | Pair | None:
+    """A text of exactly `tokens` tokens with `before` before it, or a pair whose first part is a quarter of the words.
 
     It is made from the words of the given texts, again and again if need be, and a few short ones at the end where
     no word of theirs fits. `None` if the model takes no input of that length.
@@ -105,7 +116,7 @@ def of_length(tokenizer: Tokenizer, texts: Sequence[Text], tokens: int, *, pair:
     words = " ".join(texts).split()
 
     def count(candidate: list[str]) -> float:
-        return _count(tokenizer, _joined(candidate, pair))
+        return _count(tokenizer, _joined(candidate, pair) if pair else f"{before}{_joined(candidate, pair)}")
 
     low, high = 0, 1
     while words and high < tokens and count(_first(words, high)) <= tokens:

@@ -7,6 +7,7 @@ from typing import Any, Literal, Protocol, runtime_checkable
 import numpy as np
 from numpy.typing import NDArray
 
+from tightrope.device.senses.text import prompt_text
 from tightrope.errors import DataError, EngineError
 from tightrope.samples import Retrieval, Samples, TextPair, Texts
 from tightrope.workshop.model import Model
@@ -177,7 +178,7 @@ class ReferenceEmbedder(_Reference):
     def embed(self, texts: Sequence[str], *, prompt: str | None = None) -> Floats:
         """Vectors of the texts, float32 [n, width], of unit length."""
         name = self._senses.default_prompt if prompt is None else prompt
-        before = self._senses.prompts[name] if name else ""
+        before = prompt_text(self._senses.prompts, name)
         rows = self._run([before + text for text in texts])
         return np.asarray(rows / np.maximum(np.linalg.norm(rows, axis=1, keepdims=True), 1e-12), np.float32)
 

@@ -71,8 +71,9 @@ def layer_errors(model: Model, original: Model, inputs: Sequence[str] | Sequence
     layers, layers_before = _layers(graph), _layers(graph_before)
     shared = [name for name in layers_before if name in layers]
     sums = {name: _Sums() for name in shared}
-    after = Plain(graph, wanted=[layers[name] for name in shared]).run(inputs)
-    before = Plain(graph_before, wanted=[layers_before[name] for name in shared]).run(inputs)
+    met = original.senses.met(inputs)
+    after = Plain(graph, wanted=[layers[name] for name in shared]).run(met)
+    before = Plain(graph_before, wanted=[layers_before[name] for name in shared]).run(met)
     for (_, mask, values), (_, _, expected) in zip(after, before, strict=True):
         for name, value, other in zip(shared, values, expected, strict=True):
             sums[name].add(value, other, mask)
