@@ -1,10 +1,14 @@
-/* The int8 limit of one core: multiply-adds from registers alone, with the widest instruction that this processor has.
+/* The int8 limit of one core: multiply-adds from registers alone, with the widest vectors that this processor has and,
+ * where it has them, with its matrix tiles (AMX).
  *
- *     cc -O3 -march=native limit.c -o limit && ./limit 50      prints e.g.: avx512-vnni 489.2
+ *     cc -O3 -march=native limit.c -o limit && ./limit 50      prints e.g.: avx512-vnni 182.7
+ *                                                                           amx-int8 3104.1
  *
- * For about the given milliseconds of processor time; the best of its slices counts, in 10^9 multiply-adds a second.
- * Matrix units (AMX, SME) are not used: no candidate of this benchmark uses them on the processors it was made for.
+ * For about the given milliseconds of processor time each; the best slice counts, in 10^9 multiply-adds a second. The
+ * tiles' functions name their own target, so that a compiler that was told nothing of AMX builds them too; what the
+ * processor and the system allow is asked when the program runs.
  */
+#define _GNU_SOURCE /* for syscall */
 #include <stdint.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -74,6 +78,12 @@ static sums add(sums c, bytes a, bytes b) { return c + (int8_t)(a ^ c) * (int8_t
 #define REGISTER "r"
 #endif
 
+/* The compilers that know AMX; the tiles are asked for in Linux's way only. */
+#if defined(__x86_64__) && defined(__linux__) && \
+    ((defined(__clang__) && __clang_major__ >= 12) || (!defined(__clang__) && defined(__GNUC__) && __GNUC__ >= 11))
+#define TILES 1
+#endif
+
 static double now(void) {
     struct timespec t;
     clock_gettime(CLOCK_PROCESS_CPUTIME_ID, &t);
@@ -94,12 +104,13 @@ static void slice(sums *c, bytes a, bytes b) {
     c[6] = c6, c[7] = c7, c[8] = c8, c[9] = c9, c[10] = c10, c[11] = c11;
 }
 
-int main(int argc, char **argv) {
-    double budget = (argc > 1 ? atof(argv[1]) : 50.0) / 1000.0, best = 0.0, start = now();
+/* 10^9 multiply-adds a second with vectors. */
+static double vectors(double budget, int seed) {
+    double best = 0.0, start = now();
     sums c[CHAINS];
     bytes a, b;
-    memset(&a, argc + 2, sizeof a);
-    memset(&b, argc, sizeof b);
+    memset(&a, seed + 2, sizeof a);
+    memset(&b, seed, sizeof b);
     for (int i = 0; i < CHAINS; i++) memset(&c[i], i, sizeof c[i]);
     do {
         double before = now();
@@ -114,6 +125,61 @@ int main(int argc, char **argv) {
         sums_seen ^= first;
     }
     if (sums_seen == 0x7fffffff) fputs(" ", stderr); /* the sums are looked at, so they are computed */
-    printf("%s %.1f\n", NAME, best);
+    return best;
+}
+
+#if defined(TILES)
+#include <cpuid.h>
+#include <immintrin.h>
+#include <sys/syscall.h>
+#include <unistd.h>
+
+#define REQUEST_PERMISSION 0x1023 /* arch_prctl's ARCH_REQ_XCOMP_PERM: tiles are off until a process asks for them */
+#define TILE_DATA 18
+#define TILE_MACS (16L * 16 * 64) /* 16 rows and 16 columns of sums over 64 bytes */
+#define TILE_CHAINS 6             /* of eight tiles; two hold the factors */
+#define TILE_ROUNDS 20000L
+
+/* Whether the processor has int8 tiles (leaf 7: EDX bits 24 and 25) and the system lets this process use them. */
+static int have_tiles(void) {
+    unsigned a, b, c, d;
+    if (!__get_cpuid_count(7, 0, &a, &b, &c, &d) || (d >> 24 & 3) != 3) return 0;
+    return syscall(SYS_arch_prctl, REQUEST_PERMISSION, TILE_DATA) == 0;
+}
+
+__attribute__((target("amx-tile,amx-int8"))) static double tiles(double budget) {
+    struct {
+        uint8_t palette, start_row, reserved[14];
+        uint16_t bytes_a_row[16];
+        uint8_t rows[16];
+    } __attribute__((packed, aligned(64))) shape = {.palette = 1};
+    static int8_t factors[16 * 64] __attribute__((aligned(64)));
+    for (int i = 0; i < 8; i++) shape.bytes_a_row[i] = 64, shape.rows[i] = 16;
+    memset(factors, 3, sizeof factors);
+    _tile_loadconfig(&shape);
+    _tile_zero(0); _tile_zero(1); _tile_zero(2); _tile_zero(3); _tile_zero(4); _tile_zero(5);
+    _tile_loadd(6, factors, 64);
+    _tile_loadd(7, factors, 64);
+    double best = 0.0, start = now();
+    do {
+        double before = now();
+        for (long n = 0; n < TILE_ROUNDS; n++) {
+            _tile_dpbssd(0, 6, 7); _tile_dpbssd(1, 6, 7); _tile_dpbssd(2, 6, 7);
+            _tile_dpbssd(3, 6, 7); _tile_dpbssd(4, 6, 7); _tile_dpbssd(5, 6, 7);
+        }
+        double rate = (double)TILE_ROUNDS * TILE_CHAINS * TILE_MACS / (now() - before) / 1e9;
+        if (rate > best) best = rate;
+    } while (now() - start < budget);
+    _tile_release();
+    return best;
+}
+#endif
+
+int main(int argc, char **argv) {
+    double budget = (argc > 1 ? atof(argv[1]) : 50.0) / 1000.0;
+    printf("%s %.1f\n", NAME, vectors(budget, argc));
+#if defined(TILES)
+    if (have_tiles()) printf("amx-int8 %.1f\n", tiles(budget));
+#endif
     return 0;
 }

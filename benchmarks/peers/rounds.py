@@ -1,5 +1,9 @@
 """The run: everybody open on one core, and round after round the same questions to all, in a shuffled order.
 
+Before the rounds each candidate answers the same questions in fresh processes, with nobody in between. A block in a
+round begins with calls that are not counted, and is long: after its neighbours the caches are cold, which costs a
+runtime of much code and data up to a third of its speed in a short block.
+
 Seconds are processor time of all of a candidate's threads: on an idle core that is what a clock shows, and on a busy
 one it leaves the neighbours out. What a clock showed is kept beside it.
 """
@@ -19,7 +23,7 @@ import numpy as np
 from benchmarks.peers.candidates import Candidate
 from benchmarks.peers.conversation import Conversation
 from benchmarks.peers.corpus import LENGTHS, Corpus
-from benchmarks.peers.limit import Limit
+from benchmarks.peers.limit import Limit, fastest
 from tightrope.errors import BenchError
 
 CORPUS = "corpus"
@@ -35,12 +39,35 @@ class Plan:
     rounds: int
     corpus_rounds: int
     cold_starts: int
-    seconds: float = 0.05
+    seconds: float = 0.15
     """Processor time that one candidate gets for one length in one round."""
 
     def with_corpus(self, index: int) -> bool:
         """Whether this round embeds the corpus too; such rounds are spread evenly."""
         return (index + 1) * self.corpus_rounds // self.rounds > index * self.corpus_rounds // self.rounds
+
+
+def _empty() -> dict[str, list[float]]:
+    return {name: [] for name in QUANTITIES}
+
+
+@dataclass(slots=True)
+class Seen:
+    """Seconds by quantity: of each block the median of its calls, and the calls themselves."""
+
+    cpu_s: dict[str, list[float]] = field(default_factory=_empty)
+    engine_cpu_s: dict[str, list[float]] = field(default_factory=_empty)
+    """Without the tokenizer; empty where a library has no such door, and for the corpus."""
+    calls_cpu_s: dict[str, list[float]] = field(default_factory=_empty)
+    calls_wall_s: dict[str, list[float]] = field(default_factory=_empty)
+
+    def add(self, quantity: str, answer: dict[str, list[float]]) -> None:
+        """One block's answer."""
+        self.cpu_s[quantity].append(median(answer["cpu_s"]))
+        self.calls_cpu_s[quantity] += answer["cpu_s"]
+        self.calls_wall_s[quantity] += answer["wall_s"]
+        if answer["engine_cpu_s"]:
+            self.engine_cpu_s[quantity].append(median(answer["engine_cpu_s"]))
 
 
 @dataclass(slots=True)
@@ -55,10 +82,10 @@ class Record:
     cold: list[dict[str, float]] = field(default_factory=list)
     corpus_peak_bytes: int = 0
     cosine: dict[str, float] = field(default_factory=dict)
-    cpu_s: dict[str, list[float]] = field(default_factory=lambda: {name: [] for name in QUANTITIES})
-    """One value a round: the median of its calls."""
-    calls_cpu_s: dict[str, list[float]] = field(default_factory=lambda: {name: [] for name in QUANTITIES})
-    calls_wall_s: dict[str, list[float]] = field(default_factory=lambda: {name: [] for name in QUANTITIES})
+    alone: Seen = field(default_factory=Seen)
+    """In fresh processes, one value each."""
+    rounds: Seen = field(default_factory=Seen)
+    """One value a round."""
     failure: BenchError | None = None
 
 
@@ -72,8 +99,13 @@ class Run:
     limit: Limit
     say: Callable[[str], None]
     records: dict[str, Record] = field(default_factory=dict)
-    limit_per_s: dict[str, list[float]] = field(default_factory=lambda: {name: [] for name in QUANTITIES})
-    instructions: str = ""
+    limit_per_s: dict[str, list[dict[str, float]]] = field(default_factory=_empty)
+    """By quantity, one measurement a round: int8 multiply-adds a second by instructions."""
+
+    @property
+    def instructions(self) -> str:
+        """Those that multiply fastest on this processor."""
+        return next((fastest(seen[0]) for seen in self.limit_per_s.values() if seen), "")
 
     def measure(self, candidates: Sequence[Candidate]) -> None:
         """Everything, in order: who is there and how they batch best, fresh processes, then the rounds."""
@@ -101,49 +133,43 @@ class Run:
         self.say(f"{record.candidate.label}: open, batching {record.batching}")
 
     def _cold_starts(self) -> None:
-        """Fresh processes, one at a time: start to first vector, and memory. The first ones embed the corpus too."""
+        """Fresh processes, one at a time: start to first vector, memory, and what each does with nobody beside it."""
         for index in range(self.plan.cold_starts):
             self.say(f"fresh processes, {index + 1} of {self.plan.cold_starts}")
             for record in self._alive():
                 with self._survive(record):
-                    self._cold_start(record, whole=index == 0)
+                    self._cold_start(record)
 
-    def _cold_start(self, record: Record, *, whole: bool) -> None:
+    def _cold_start(self, record: Record) -> None:
         started = time.perf_counter()
         with Conversation(self.work, record.candidate) as talk:
             answer = talk.ask("open", text=self.corpus.probes[LENGTHS[0]])
             passed = time.perf_counter() - started
             record.cold.append({"wall_s": passed, "cpu_s": answer["cpu_s"], "peak_bytes": answer["peak_bytes"]})
-            if whole:
-                out = self.work / "vectors.npy"
-                talk.ask("texts", texts=self.corpus.texts)
-                talk.ask("encode", batching=record.batching, out=str(out.resolve()))
-                record.corpus_peak_bytes = talk.ask("memory")["peak_bytes"]
-                reference = np.load(self.work / "models" / "reference.npy")
-                record.cosine = cosines(reference, np.load(out))
+            out = self.work / "vectors.npy"
+            talk.ask("texts", texts=self.corpus.texts)
+            talk.ask("encode", batching=record.batching, out=str(out.resolve()))
+            record.corpus_peak_bytes = max(record.corpus_peak_bytes, talk.ask("memory")["peak_bytes"])
+            record.cosine = cosines(np.load(self.work / "models" / "reference.npy"), np.load(out))
+            for quantity in QUANTITIES:
+                record.alone.add(quantity, self._ask(record, talk, quantity))
 
     def _round(self, index: int, talks: dict[str, Conversation]) -> None:
         with_corpus = self.plan.with_corpus(index)
         self.say(f"round {index + 1} of {self.plan.rounds}" + (", with the corpus" if with_corpus else ""))
         for quantity in QUANTITIES if with_corpus else QUANTITIES[:-1]:
-            self.instructions, rate = self.limit.measure()
-            self.limit_per_s[quantity].append(rate)
+            self.limit_per_s[quantity].append(self.limit.measure())
             order = self._alive()
             random.Random(f"{index} {quantity}").shuffle(order)
             for record in order:
                 with self._survive(record):
-                    self._ask(record, talks[record.candidate.name], quantity)
+                    record.rounds.add(quantity, self._ask(record, talks[record.candidate.name], quantity))
 
-    def _ask(self, record: Record, talk: Conversation, quantity: str) -> None:
-        if quantity == CORPUS:
-            answer = talk.ask("throughput", batching=record.batching, every=1)
-            cpu, wall = [answer["cpu_s"]], [answer["wall_s"]]
-        else:
-            answer = talk.ask("latency", text=self.corpus.probes[int(quantity)], seconds=self.plan.seconds)
-            cpu, wall = answer["cpu_s"], answer["wall_s"]
-        record.cpu_s[quantity].append(median(cpu))
-        record.calls_cpu_s[quantity] += cpu
-        record.calls_wall_s[quantity] += wall
+    def _ask(self, record: Record, talk: Conversation, quantity: str) -> dict[str, list[float]]:
+        if quantity != CORPUS:
+            return talk.ask("latency", text=self.corpus.probes[int(quantity)], seconds=self.plan.seconds)
+        answer = talk.ask("throughput", batching=record.batching, every=1)
+        return {"cpu_s": [answer["cpu_s"]], "wall_s": [answer["wall_s"]], "engine_cpu_s": []}
 
     def _alive(self) -> list[Record]:
         return [record for record in self.records.values() if record.failure is None]

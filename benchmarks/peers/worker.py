@@ -2,7 +2,7 @@
 
     {"do": "open", "text": …}                                 → {"versions": …, "file_bytes": …, "batchings": […], …}
     {"do": "texts", "texts": […]}                             → {}
-    {"do": "latency", "text": …, "seconds": 0.05}             → {"cpu_s": […], "wall_s": […]}
+    {"do": "latency", "text": …, "seconds": 0.15}             → {"cpu_s": […], "wall_s": […], "engine_cpu_s": […]}
     {"do": "throughput", "batching": 256, "every": 1}         → {"cpu_s": …, "wall_s": …, "texts": …}
     {"do": "encode", "batching": 256, "out": "vectors.npy"}   → {}
     {"do": "memory"}                                          → {"peak_bytes": …}
@@ -22,8 +22,11 @@ import numpy as np
 
 from benchmarks.peers.adapters import Peer, open_peer
 
-WARM_CALLS, WARM_S = 3, 0.02  # the others used the caches in between
-FEWEST_CALLS, MOST_CALLS = 5, 200
+WARM_CALLS, WARM_S = 3, 0.04
+"""Calls that are not counted at the start of each block: the others used the caches in between."""
+FEWEST_CALLS, MOST_CALLS = 5, 2000
+ENGINE_SHARE = 1 / 3
+"""Of the time for whole calls, again for the engine alone."""
 PRIORITY = -15
 
 Answer = dict[str, Any]
@@ -63,20 +66,15 @@ class Worker:
         return {}
 
     def do_latency(self, text: str, seconds: float) -> Answer:
-        """One text a call, for about `seconds` of processor time."""
+        """One text a call, for `seconds` of processor time at least; then without the tokenizer, if that can be."""
         one = [text]
-        warm = 0.0
-        for call in range(MOST_CALLS):
-            if call >= WARM_CALLS and warm >= WARM_S:
-                break
-            warm += _timed(lambda: self.peer.encode(one))[0]
-        cpu: list[float] = []
-        wall: list[float] = []
-        while len(cpu) < FEWEST_CALLS or (sum(cpu) < seconds and len(cpu) < MOST_CALLS):
-            used, passed = _timed(lambda: self.peer.encode(one))
-            cpu.append(used)
-            wall.append(passed)
-        return {"cpu_s": cpu, "wall_s": wall}
+        cpu, wall = _block(lambda: self.peer.encode(one), seconds)
+        engine = self.peer.engine(text)
+        return {
+            "cpu_s": cpu,
+            "wall_s": wall,
+            "engine_cpu_s": _block(engine, ENGINE_SHARE * seconds)[0] if engine else [],
+        }
 
     def do_throughput(self, batching: int, every: int) -> Answer:
         """Each `every`-th text of the corpus, once."""
@@ -133,6 +131,24 @@ def serve(worker: Worker, requests: TextIO, answers: TextIO) -> None:
             answer = {"error": f"{type(error).__name__}: {error}"}
         answers.write(json.dumps(answer) + "\n")
         answers.flush()
+
+
+def _block(call: Callable[[], object], seconds: float) -> tuple[list[float], list[float]]:
+    """Processor time and time passed of each call, after those that only fill the caches."""
+    warm = 0.0
+    for number in range(MOST_CALLS):
+        if number >= WARM_CALLS and warm >= WARM_S:
+            break
+        warm += _timed(call)[0]
+    cpu: list[float] = []
+    wall: list[float] = []
+    spent = 0.0
+    while len(cpu) < FEWEST_CALLS or (spent < seconds and len(cpu) < MOST_CALLS):
+        used, passed = _timed(call)
+        cpu.append(used)
+        wall.append(passed)
+        spent += used
+    return cpu, wall
 
 
 def _timed(call: Callable[[], object]) -> tuple[float, float]:

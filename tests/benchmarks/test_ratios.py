@@ -4,13 +4,14 @@ import math
 
 import pytest
 from benchmarks.peers.candidates import peers
-from benchmarks.peers.expected import EXPECTED
+from benchmarks.peers.expected import EXPECTED, INSTRUCTIONS
 from benchmarks.peers.limit import macs
-from benchmarks.peers.ratios import FALL, interval, shortfalls, speed_ratio
+from benchmarks.peers.ratios import FALL, interval, shares, shortfalls, speed_ratio, yardstick
 from hypothesis import given
 from hypothesis import strategies as st
 
 QUANTITIES = ("12", "32", "128", "corpus")
+HERE = yardstick(INSTRUCTIONS, {})
 
 
 def as_expected(*, rounds=5):
@@ -48,7 +49,7 @@ def test_one_wild_round_does_not_decide():
 
 
 def test_peers_that_do_as_expected_are_not_found():
-    assert shortfalls(as_expected(), QUANTITIES) == []
+    assert shortfalls(as_expected(), QUANTITIES, HERE) == []
 
 
 @pytest.mark.parametrize("peer", sorted(EXPECTED))
@@ -56,7 +57,7 @@ def test_peers_that_do_as_expected_are_not_found():
 def test_a_hampered_peer_is_found(peer, quantity):
     rounds = as_expected()
     rounds[peer][quantity] = [value / (1 - FALL) * 1.01 for value in rounds[peer][quantity]]
-    (finding,) = shortfalls(rounds, QUANTITIES)
+    (finding,) = shortfalls(rounds, QUANTITIES, HERE)
     assert (finding.peer, finding.quantity) == (peer, quantity)
     assert math.isclose(finding.share, (1 - FALL) / 1.01)
 
@@ -64,19 +65,19 @@ def test_a_hampered_peer_is_found(peer, quantity):
 def test_a_peer_that_falls_a_little_is_not_found():
     rounds = as_expected()
     rounds["fastembed"]["12"] = [value / (1 - FALL) * 0.99 for value in rounds["fastembed"]["12"]]
-    assert shortfalls(rounds, QUANTITIES) == []
+    assert shortfalls(rounds, QUANTITIES, HERE) == []
 
 
 def test_one_peer_on_a_good_day_does_not_make_the_others_look_slow():
     rounds = as_expected()
     rounds["onnxruntime_int8"]["32"] = [value / 2 for value in rounds["onnxruntime_int8"]["32"]]
-    assert shortfalls(rounds, QUANTITIES) == []
+    assert shortfalls(rounds, QUANTITIES, HERE) == []
 
 
 def test_a_finding_says_who_where_and_how_much():
     rounds = as_expected()
     rounds["ctranslate2_int8"]["corpus"] = [value * 2 for value in rounds["ctranslate2_int8"]["corpus"]]
-    (finding,) = shortfalls(rounds, QUANTITIES)
+    (finding,) = shortfalls(rounds, QUANTITIES, HERE)
     assert str(finding) == "ctranslate2_int8 is 50 % slower on the corpus than it should be beside the others"
 
 
@@ -84,13 +85,45 @@ def test_only_quantities_that_were_measured_are_judged():
     rounds = as_expected()
     for row in rounds.values():
         row["corpus"] = []
-    assert shortfalls(rounds, QUANTITIES[:-1]) == []
+    assert shortfalls(rounds, QUANTITIES[:-1], HERE) == []
 
 
 def test_peers_that_took_no_part_are_not_judged():
     rounds = as_expected()
     del rounds["openvino_int8"]
-    assert shortfalls(rounds, QUANTITIES) == []
+    assert shortfalls(rounds, QUANTITIES, HERE) == []
+
+
+def alone(*, visits=3):
+    """What everybody does alone in a few fresh processes, one of which had a bad moment."""
+    rounds = as_expected(rounds=1)
+    return {
+        peer: {quantity: [values[0]] * (visits - 1) + [9 * values[0]] for quantity, values in row.items()}
+        for peer, row in rounds.items()
+    }
+
+
+def test_on_another_processor_the_yardstick_is_what_each_did_alone():
+    found = yardstick("amx-int8", alone())
+    assert (found.name, HERE.name) == ("alone", "expected")
+    assert found.seconds == {peer: dict(row) for peer, row in EXPECTED.items()}  # a bad moment is no matter
+    assert shortfalls(as_expected(), QUANTITIES, found) == []
+
+
+def test_a_peer_hampered_by_its_neighbours_is_found():
+    rounds = as_expected()
+    rounds["openvino_int8"]["32"] = [value * 1.25 for value in rounds["openvino_int8"]["32"]]
+    (finding,) = shortfalls(rounds, QUANTITIES, yardstick("amx-int8", alone()))
+    assert str(finding) == "openvino_int8 is 20 % slower at 32 tokens than it was alone, beside the others"
+
+
+def test_a_machine_that_is_slower_for_all_is_no_matter():
+    rounds = {
+        peer: {name: [3 * value for value in values] for name, values in row.items()}
+        for peer, row in as_expected().items()
+    }
+    found = shares(rounds, QUANTITIES, yardstick("amx-int8", alone()))
+    assert all(math.isclose(share, 1) for row in found.values() for share in row.values())
 
 
 def test_something_is_expected_of_every_peer(tmp_path):

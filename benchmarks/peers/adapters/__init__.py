@@ -4,7 +4,7 @@ These run in the library's own environment, without tightrope. An adapter makes 
 never slows a peer by padding, copying or threads that its users could avoid.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -29,6 +29,10 @@ class Peer(Protocol):
 
     def encode_all(self, texts: Sequence[str], batching: int) -> Floats:
         """Many texts in one of the `batchings`; rows in the order given."""
+        ...
+
+    def engine(self, text: str) -> Callable[[], object] | None:
+        """What is left of `encode` once this text is tokenized; `None` where the library has no such door."""
         ...
 
 

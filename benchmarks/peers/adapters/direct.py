@@ -1,7 +1,7 @@
 """What the bare runtimes share: tokenizing, batches under a token budget, mean pooling, unit length."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -58,6 +58,11 @@ class Direct(ABC):
             rows[batch] = vectors
         assert rows is not None
         return rows
+
+    def engine(self, text: str) -> Callable[[], object] | None:
+        """The runtime's own call for one text."""
+        ids = self._ids([text])
+        return lambda: self._hidden(ids)
 
     @abstractmethod
     def _hidden(self, ids: Ids) -> NDArray[np.float32]:

@@ -30,6 +30,9 @@ class _Fastembed:
         rows[order] = vectors
         return rows
 
+    def engine(self, text: str) -> None:
+        return None
+
 
 def open_peer(options: Mapping[str, Any]) -> Peer:
     """`folder`: model.onnx with its tokenizer's files."""

@@ -28,6 +28,9 @@ class _SentenceTransformers:
         vectors: Floats = self._model.encode(list(texts), batch_size=batching, convert_to_numpy=True)
         return vectors
 
+    def engine(self, text: str) -> None:
+        return None
+
 
 def open_peer(options: Mapping[str, Any]) -> Peer:
     """`folder`: the model. `backend`: torch, onnx or openvino. `file`: which of its files, below the folder."""
