@@ -5,15 +5,13 @@ python -m benchmarks.engines --write    # write the table anew from what is stor
 python -m benchmarks.engines --check    # fail if the page says anything else
 """
 
-import json
 import sys
 import tempfile
 from pathlib import Path
 
-from benchmarks.table import ROOT, replaced
+from benchmarks.documents import RESULTS, ROOT, command, read_stored, update
 from tightrope import units
-from tightrope.bundle import write_atomic
-from tightrope.errors import DataError, TightropeError
+from tightrope.errors import DataError
 from tightrope.recipe import Recipe
 from tightrope.workshop import recipes
 from tightrope.workshop.report.progress import Progress
@@ -23,7 +21,7 @@ from tightrope.workshop.search.trial import Run, Trial
 
 MODEL = "all-MiniLM-L6-v2"
 ENGINES = ("onnxruntime", "openvino")
-STORED = ROOT / "benchmarks" / "results" / "engines.json"
+STORED = RESULTS / "engines.json"
 PAGE = ROOT / "docs" / "guide" / "engines.md"
 BEGIN, END = "<!-- engines:begin -->", "<!-- engines:end -->"
 SECONDS = 400.0
@@ -81,31 +79,13 @@ def _conditions(run: Run, measured: list[Trial]) -> str:
 
 def write(page: Path = PAGE, stored: Path = STORED, *, check: bool = False) -> bool:
     """Whether the page said the same already. It is written unless only a check was asked for."""
-    try:
-        run = Run.from_json(json.loads(stored.read_text(encoding="utf-8")))
-    except OSError as error:
-        raise DataError(f"There is no stored run: {stored}.", hint="python -m benchmarks.engines makes one.") from error
-    text = page.read_text(encoding="utf-8")
-    wanted = replaced(text, block(run))
-    if wanted != text and not check:
-        write_atomic(page, wanted.encode())
-    return wanted == text
+    run = Run.from_json(read_stored(stored, "python -m benchmarks.engines makes one."))
+    return update(page, block(run), check=check)
 
 
 def main() -> int:
     """Measure and write; or only write, or only check."""
-    check = "--check" in sys.argv[1:]
-    try:
-        if not check and "--write" not in sys.argv[1:]:
-            write_run(measure(), STORED)
-        same = write(check=check)
-    except TightropeError as error:
-        print(error, file=sys.stderr)
-        return 1
-    if check and not same:
-        print("The table of docs/guide/engines.md is not that of the stored run.\nWrite it: make docs", file=sys.stderr)
-        return 1
-    return 0
+    return command("The table of docs/guide/engines.md", write, lambda: write_run(measure(), STORED))
 
 
 if __name__ == "__main__":

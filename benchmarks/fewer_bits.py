@@ -8,8 +8,6 @@ TEXTS is a UTF-8 file, a text a line: the corpus that the vocabulary is cut to. 
 answered. Calibration is on the built-in texts, and so is the coverage of text that the corpus has not seen.
 """
 
-import argparse
-import json
 import sys
 import time
 from collections import Counter
@@ -20,8 +18,8 @@ from typing import Any
 
 import numpy as np
 
-from benchmarks.techniques import BEGIN, END, MODEL, PAGES, replaced, vectors, weight_bytes
-from tightrope.bundle import write_atomic
+from benchmarks.documents import RESULTS, command_on_texts, read_stored, update_all
+from benchmarks.techniques import BEGIN, END, MODEL, PAGES, lines_of, spread, vectors, weight_bytes
 from tightrope.recipe import Recipe
 from tightrope.workshop.compress import compress
 from tightrope.workshop.convert.onnxruntime import convert
@@ -33,7 +31,7 @@ from tightrope.workshop.passes.mixed import sensitivity
 from tightrope.workshop.passes.prune.vocab import coverage
 from tightrope.workshop.texts import default_texts
 
-RESULTS = Path(__file__).parent / "results" / "fewer_bits.json"
+STORED = RESULTS / "fewer_bits.json"
 TABLE4 = "embedding(bits=4, block=64, symmetric=false)"
 
 RECIPES: Mapping[str, Sequence[str]] = {
@@ -76,8 +74,8 @@ RECIPES: Mapping[str, Sequence[str]] = {
 
 def measure(corpus: Path, count: int, threads: int) -> dict[str, Any]:
     """Each recipe once."""
-    lines = [line for line in corpus.read_text(encoding="utf-8").splitlines() if line.strip()]
-    texts = lines[:: max(1, len(lines) // count)][:count]
+    lines = lines_of(corpus)
+    texts = spread(lines, count)
     original = load(MODEL)
     observer = Observer(original, default_texts(("en",), "seen"))
     before = vectors(original, texts, threads)
@@ -213,38 +211,13 @@ def _mb(size: int) -> str:
 
 def write(*, check: bool) -> bool:
     """Whether all pages said the same already; they are written unless only a check was asked for."""
-    results = json.loads(RESULTS.read_text(encoding="utf-8"))
-    same = True
-    for page in RECIPES:
-        path = PAGES / f"{page}.md"
-        text = path.read_text(encoding="utf-8")
-        wanted = replaced(text, block(results, page))
-        same &= wanted == text
-        if wanted != text and not check:
-            write_atomic(path, wanted.encode())
-    return same
+    results = read_stored(STORED, "Give a file of texts to measure with.")
+    return update_all({PAGES / f"{page}.md": block(results, page) for page in RECIPES}, check=check)
 
 
 def main() -> int:
     """Measure and write; or only write, or only check."""
-    parser = argparse.ArgumentParser(prog="benchmarks.fewer_bits")
-    parser.add_argument("texts", type=Path, nargs="?")
-    parser.add_argument("--count", type=int, default=300)
-    parser.add_argument("--threads", type=int, default=1)
-    parser.add_argument("--write", action="store_true")
-    parser.add_argument("--check", action="store_true")
-    options = parser.parse_args()
-    if options.texts is not None:
-        results = measure(options.texts, options.count, options.threads)
-        RESULTS.parent.mkdir(exist_ok=True)
-        write_atomic(RESULTS, (json.dumps(results, indent=1) + "\n").encode())
-    elif not (options.write or options.check):
-        parser.error("give TEXTS, --write or --check")
-    same = write(check=options.check)
-    if options.check and not same:
-        print("docs/techniques: tables differ from the stored measurements; python -m benchmarks.fewer_bits --write")
-        return 1
-    return 0
+    return command_on_texts("Tables of docs/techniques", write, measure, STORED, threads=1)
 
 
 if __name__ == "__main__":

@@ -4,18 +4,16 @@ python -m benchmarks.fitted            # write it between its markers
 python -m benchmarks.fitted --check    # fail if README says anything else
 """
 
-import json
 import sys
 from pathlib import Path
 
-from benchmarks.table import README, ROOT, replaced
+from benchmarks.documents import README, RESULTS, command, read_stored, update
 from tightrope import units
-from tightrope.bundle import write_atomic
-from tightrope.errors import DataError, TightropeError
+from tightrope.errors import DataError
 from tightrope.measurement import Interval, Measurement
 from tightrope.workshop.search.trial import Run
 
-STORED = ROOT / "benchmarks" / "results" / "fit.json"
+STORED = RESULTS / "fit.json"
 BEGIN, END = "<!-- fit:begin -->", "<!-- fit:end -->"
 
 
@@ -75,29 +73,13 @@ def _conditions(run: Run, after: Measurement) -> str:
 
 def write(readme: Path = README, stored: Path = STORED, *, check: bool = False) -> bool:
     """Whether the README said the same already. It is written unless only a check was asked for."""
-    try:
-        run = Run.from_json(json.loads(stored.read_text(encoding="utf-8")))
-    except OSError as error:
-        raise DataError(f"There is no stored run: {stored}.", hint="make fit, then copy its run there.") from error
-    text = readme.read_text(encoding="utf-8")
-    wanted = replaced(text, block(run))
-    if wanted != text and not check:
-        write_atomic(readme, wanted.encode())
-    return wanted == text
+    run = Run.from_json(read_stored(stored, "make fit, then copy its run there."))
+    return update(readme, block(run), check=check)
 
 
 def main() -> int:
     """Write, or check."""
-    check = "--check" in sys.argv[1:]
-    try:
-        same = write(check=check)
-    except TightropeError as error:
-        print(error, file=sys.stderr)
-        return 1
-    if check and not same:
-        print("README's table of before and after is not that of the stored run.\nWrite it: make docs", file=sys.stderr)
-        return 1
-    return 0
+    return command("README's table of before and after", write)
 
 
 if __name__ == "__main__":

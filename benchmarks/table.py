@@ -4,18 +4,14 @@ python -m benchmarks.table            # write it between its markers
 python -m benchmarks.table --check    # fail if README says anything else
 """
 
-import json
 import sys
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from tightrope.bundle import write_atomic
-from tightrope.errors import DataError, TightropeError
+from benchmarks.documents import README, RESULTS, command, read_stored, update
 
-ROOT = Path(__file__).parents[1]
-PEERS = ROOT / "benchmarks" / "results" / "peers.json"
-README = ROOT / "README.md"
+PEERS = RESULTS / "peers.json"
 BEGIN, END = "<!-- peers:begin -->", "<!-- peers:end -->"
 
 LENGTHS = ("12", "32", "128")
@@ -74,35 +70,12 @@ def block(found: Mapping[str, Any]) -> str:
     return f"{BEGIN}\n{table(found)}\n\n{summary(found)}\n{END}"
 
 
-def replaced(text: str, new: str) -> str:
-    """The text with the block exchanged that begins and ends as `new` does.
-
-    Raises `DataError` unless each marker is there once, in order.
-    """
-    first, last = new.splitlines()[0], new.splitlines()[-1]
-    before, begin, rest = text.partition(first)
-    _, end, after = rest.partition(last)
-    if not begin or not end or first in rest or last in after or last in before:
-        raise DataError(
-            f"The text has no single pair of {first} and {last}.", hint="Write both where the table belongs."
-        )
-    return before + new + after
-
-
 def write(readme: Path = README, peers: Path = PEERS, *, check: bool = False) -> bool:
     """Whether the README said the same already. It is written unless only a check was asked for.
 
     Raises `DataError` when there is no stored run.
     """
-    try:
-        found = json.loads(peers.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise DataError(f"There is no stored run: {peers}.", hint="make bench makes one.") from error
-    text = readme.read_text(encoding="utf-8")
-    wanted = replaced(text, block(found))
-    if wanted != text and not check:
-        write_atomic(readme, wanted.encode())
-    return wanted == text
+    return update(readme, block(read_stored(peers, "make bench makes one.")), check=check)
 
 
 def _quantities() -> list[str]:
@@ -175,19 +148,7 @@ def _texts_per_s(found: Mapping[str, Any], item: Mapping[str, Any]) -> float:
 
 def main() -> int:
     """Write, or check."""
-    check = "--check" in sys.argv[1:]
-    try:
-        same = write(check=check)
-    except TightropeError as error:
-        print(error, file=sys.stderr)
-        return 1
-    if check and not same:
-        print(
-            "README's table of peers is not that of the stored run.\nWrite it: python -m benchmarks.table",
-            file=sys.stderr,
-        )
-        return 1
-    return 0
+    return command("README's tables of peers", write)
 
 
 if __name__ == "__main__":

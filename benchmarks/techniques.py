@@ -7,8 +7,6 @@ python -m benchmarks.techniques --check                # fail if a page says any
 TEXTS is a UTF-8 file, a text a line; `--count` of them are taken, evenly spread. Calibration is on the built-in texts.
 """
 
-import argparse
-import json
 import sys
 import time
 from collections.abc import Mapping, Sequence
@@ -18,7 +16,7 @@ from typing import Any
 
 import numpy as np
 
-from tightrope.bundle import write_atomic
+from benchmarks.documents import RESULTS, ROOT, command_on_texts, read_stored, update_all
 from tightrope.recipe import Recipe
 from tightrope.workshop.compress import compress
 from tightrope.workshop.load import load
@@ -29,8 +27,7 @@ from tightrope.workshop.observe import Observer
 from tightrope.workshop.texts import default_texts
 from tightrope.workshop.verify.plain import Plain
 
-ROOT = Path(__file__).parents[1]
-RESULTS = ROOT / "benchmarks" / "results" / "techniques.json"
+STORED = RESULTS / "techniques.json"
 PAGES = ROOT / "docs" / "techniques"
 MODEL = "all-MiniLM-L6-v2"
 BEGIN, END = "<!-- measured:begin -->", "<!-- measured:end -->"
@@ -102,8 +99,9 @@ RECIPES: Mapping[str, Sequence[str]] = {
 """The recipes that each page shows, in its order."""
 
 
-def measure(texts: Sequence[str], calibration: Sequence[str], threads: int) -> dict[str, Any]:
+def measure(corpus: Path, count: int, threads: int) -> dict[str, Any]:
     """Each recipe once: cosines to the fp32 model, the size of all weights, and the CPU time it took to make."""
+    texts, calibration = spread(lines_of(corpus), count), default_texts(("en",), "seen")
     original = load(MODEL)
     observer = Observer(original, calibration)
     before = vectors(original, texts, threads)
@@ -135,6 +133,16 @@ def measure(texts: Sequence[str], calibration: Sequence[str], threads: int) -> d
         "date": time.strftime("%Y-%m-%d", time.gmtime()),
     }
     return {"conditions": conditions, "recipes": found}
+
+
+def lines_of(corpus: Path) -> list[str]:
+    """The texts of a file, a line each."""
+    return [line for line in corpus.read_text(encoding="utf-8").splitlines() if line.strip()]
+
+
+def spread(texts: Sequence[str], count: int) -> Sequence[str]:
+    """So many of the texts, evenly spread."""
+    return texts[:: max(1, len(texts) // count)][:count]
 
 
 def vectors(model: Model, texts: Sequence[str], threads: int) -> Floats:
@@ -172,50 +180,15 @@ def block(results: Mapping[str, Any], page: str) -> str:
     return "\n".join(lines)
 
 
-def replaced(text: str, new: str) -> str:
-    """The page with its block exchanged."""
-    before, begin, rest = text.partition(BEGIN)
-    _, end, after = rest.partition(END)
-    assert begin and end, "the page lacks its markers"
-    return before + new + after
-
-
 def write(*, check: bool) -> bool:
     """Whether all pages said the same already; they are written unless only a check was asked for."""
-    results = json.loads(RESULTS.read_text(encoding="utf-8"))
-    same = True
-    for page in RECIPES:
-        path = PAGES / f"{page}.md"
-        text = path.read_text(encoding="utf-8")
-        wanted = replaced(text, block(results, page))
-        same &= wanted == text
-        if wanted != text and not check:
-            write_atomic(path, wanted.encode())
-    return same
+    results = read_stored(STORED, "Give a file of texts to measure with.")
+    return update_all({PAGES / f"{page}.md": block(results, page) for page in RECIPES}, check=check)
 
 
 def main() -> int:
     """Measure and write; or only write, or only check."""
-    parser = argparse.ArgumentParser(prog="benchmarks.techniques")
-    parser.add_argument("texts", type=Path, nargs="?")
-    parser.add_argument("--count", type=int, default=300)
-    parser.add_argument("--threads", type=int, default=2)
-    parser.add_argument("--write", action="store_true")
-    parser.add_argument("--check", action="store_true")
-    options = parser.parse_args()
-    if options.texts is not None:
-        texts = [line for line in options.texts.read_text(encoding="utf-8").splitlines() if line.strip()]
-        texts = texts[:: max(1, len(texts) // options.count)][: options.count]
-        results = measure(texts, default_texts(("en",), "seen"), options.threads)
-        RESULTS.parent.mkdir(exist_ok=True)
-        write_atomic(RESULTS, (json.dumps(results, indent=1) + "\n").encode())
-    elif not (options.write or options.check):
-        parser.error("give TEXTS, --write or --check")
-    same = write(check=options.check)
-    if options.check and not same:
-        print("docs/techniques: tables differ from the stored measurements; python -m benchmarks.techniques --write")
-        return 1
-    return 0
+    return command_on_texts("Tables of docs/techniques", write, measure, STORED, threads=2)
 
 
 if __name__ == "__main__":

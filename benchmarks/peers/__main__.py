@@ -1,10 +1,10 @@
 """`python -m benchmarks.peers`: environments, models, one interleaved run, its JSON, and the table on the terminal."""
 
 import argparse
-import json
 import sys
 from pathlib import Path
 
+from benchmarks.documents import store
 from benchmarks.peers import candidates
 from benchmarks.peers.candidates import Candidate
 from benchmarks.peers.corpus import corpus_folder, read_corpus
@@ -14,7 +14,6 @@ from benchmarks.peers.promised import promised
 from benchmarks.peers.results import results
 from benchmarks.peers.rounds import Plan, Run, pin
 from benchmarks.table import PEERS, summary, table
-from tightrope.bundle import write_atomic
 from tightrope.errors import TightropeError, UnknownNameError
 
 
@@ -43,8 +42,7 @@ def _bench(given: argparse.Namespace) -> int:
     core = pin(given.core)
     run.measure(chosen)
     found = results(run, core)
-    given.out.parent.mkdir(parents=True, exist_ok=True)
-    write_atomic(given.out, (json.dumps(found, indent=1) + "\n").encode())
+    store(given.out, found)
     print(table(found), summary(found), f"Stored in {given.out}.", sep="\n")
     return 0 if found["validity"]["valid"] is not False else 1
 

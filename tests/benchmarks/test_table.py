@@ -3,7 +3,7 @@
 import json
 
 import pytest
-from benchmarks.table import BEGIN, END, block, replaced, summary, table, write
+from benchmarks.table import BEGIN, END, block, summary, table, write
 
 from tightrope.errors import DataError
 
@@ -159,12 +159,6 @@ def test_a_check_finds_a_stale_table_and_writes_nothing(stored):
     assert write(readme, peers, check=True)
     readme.write_text(readme.read_text().replace("0.77 ms", "0.07 ms"))
     assert not write(readme, peers, check=True)
-
-
-@pytest.mark.parametrize("text", ["", BEGIN, END, f"{END}{BEGIN}", f"{BEGIN}{BEGIN}{END}", f"{BEGIN}{END}{END}"])
-def test_markers_must_be_one_pair(text):
-    with pytest.raises(DataError, match="no single pair"):
-        replaced(text, "new")
 
 
 def test_of_a_run_that_does_not_count_only_the_reason_is_written(stored, peers_run):

@@ -1,7 +1,6 @@
 import json
 
-import pytest
-from benchmarks.techniques import BEGIN, END, RECIPES, RESULTS, block, replaced, write
+from benchmarks.techniques import RECIPES, STORED, block, write
 
 from tightrope.recipe import Recipe
 from tightrope.workshop.compress import options_of
@@ -12,7 +11,7 @@ def test_the_pages_say_what_was_measured():
 
 
 def test_every_recipe_of_a_page_can_be_read_and_was_measured():
-    found = json.loads(RESULTS.read_text(encoding="utf-8"))["recipes"]
+    found = json.loads(STORED.read_text(encoding="utf-8"))["recipes"]
     for recipe in {item for items in RECIPES.values() for item in items}:
         assert 0 < found[recipe]["min"] <= found[recipe]["p1"] <= found[recipe]["mean"] <= 1.0001
         for step in Recipe.parse(recipe).steps:
@@ -20,17 +19,8 @@ def test_every_recipe_of_a_page_can_be_read_and_was_measured():
 
 
 def test_a_table_has_a_row_for_each_recipe_and_the_original():
-    text = block(json.loads(RESULTS.read_text(encoding="utf-8")), "half")
+    text = block(json.loads(STORED.read_text(encoding="utf-8")), "half")
     assert [line.split("`")[1] for line in text.splitlines() if line.startswith("| `")] == [
         "original",
         *RECIPES["half"],
     ]
-
-
-def test_only_the_block_is_exchanged():
-    assert replaced(f"before {BEGIN} old {END} after", "new") == "before new after"
-
-
-def test_a_page_without_its_markers_is_refused():
-    with pytest.raises(AssertionError, match="markers"):
-        replaced("no table here", "new")
