@@ -1,0 +1,90 @@
+// Attention of one head in float32, on whatever vectors the file is compiled for.
+#pragma once
+#include "vectors.inl"
+
+namespace tightrope {
+namespace {
+
+constexpr std::size_t kQueries = 4;  // rows that share each load of the keys and the values
+constexpr float kMasked = -1e30f;
+
+inline std::size_t exact_attention_bytes(std::size_t length, std::size_t size) {
+  const std::size_t keys = round_up(length, kLanes), wide = round_up(size, kLanes);
+  return round_up((size * keys + length * wide + kQueries * keys) * sizeof(float), 64);
+}
+
+// Scores [rows, keys] in place to e^(scale * (score - largest)), zeros beyond `length`; returns one over their sum.
+inline float softmax(float* scores, std::size_t length, float scale) {
+  const std::size_t keys = round_up(length, kLanes);
+  for (std::size_t j = length; j < keys; ++j) scores[j] = kMasked;
+  V most = all(kMasked);
+  for (std::size_t j = 0; j < keys; j += kLanes) most = larger(most, load(scores + j));
+  const float top = largest(most), factor = scale * 1.44269504f;
+  V total{};
+  for (std::size_t j = 0; j < keys; j += kLanes) {
+    const V weight = power_of_two((load(scores + j) - top) * factor);
+    total = total + weight;
+    store(scores + j, weight);
+  }
+  return 1.0f / sum(total);
+}
+
+// rows of scores [rows, keys] = query [rows, size] x keys [size, keys].
+template <std::size_t Rows>
+inline void score(const Head& head, std::size_t row, const float* keys_across, std::size_t keys, float* scores) {
+  for (std::size_t j = 0; j < keys; j += kLanes) {
+    V total[Rows] = {};
+    for (std::size_t d = 0; d < head.size; ++d) {
+      const V key = load(keys_across + d * keys + j);
+      for (std::size_t r = 0; r < Rows; ++r) total[r] = total[r] + head.query[(row + r) * head.stride + d] * key;
+    }
+    for (std::size_t r = 0; r < Rows; ++r) store(scores + r * keys + j, total[r]);
+  }
+}
+
+// rows of context = weights [rows, length] x values [length, wide], divided by each row's sum.
+template <std::size_t Rows>
+inline void gather_context(const Head& head, std::size_t row, const float* values, std::size_t wide,
+                           const float* weights, std::size_t keys, const float* shares) {
+  for (std::size_t d = 0; d < head.size; d += kLanes) {
+    V total[Rows] = {};
+    for (std::size_t j = 0; j < head.length; ++j) {
+      const V value = load(values + j * wide + d);
+      for (std::size_t r = 0; r < Rows; ++r) total[r] = total[r] + weights[r * keys + j] * value;
+    }
+    for (std::size_t r = 0; r < Rows; ++r) {
+      const V found = total[r] * shares[r];
+      const std::size_t left = head.size - d < kLanes ? head.size - d : kLanes;
+      std::memcpy(head.context + (row + r) * head.context_stride + d, &found, left * sizeof(float));
+    }
+  }
+}
+
+template <std::size_t Rows>
+inline void attend_rows(const Head& head, std::size_t row, const float* keys_across, const float* values,
+                        float* scores) {
+  const std::size_t keys = round_up(head.length, kLanes);
+  float shares[Rows];
+  score<Rows>(head, row, keys_across, keys, scores);
+  for (std::size_t r = 0; r < Rows; ++r) shares[r] = softmax(scores + r * keys, head.length, head.scale);
+  gather_context<Rows>(head, row, values, round_up(head.size, kLanes), scores, keys, shares);
+}
+
+void attend_exactly(const Head& head, std::byte* scratch) {
+  const std::size_t keys = round_up(head.length, kLanes), wide = round_up(head.size, kLanes);
+  auto* across = reinterpret_cast<float*>(scratch);
+  float* values = across + head.size * keys;
+  float* scores = values + head.length * wide;
+  for (std::size_t j = 0; j < keys; ++j)
+    for (std::size_t d = 0; d < head.size; ++d)
+      across[d * keys + j] = j < head.length ? head.key[j * head.stride + d] : 0.0f;
+  for (std::size_t j = 0; j < head.length; ++j)
+    for (std::size_t d = 0; d < wide; d += kLanes)
+      store(values + j * wide + d, at(head.value + j * head.stride, d, head.size));
+  std::size_t row = 0;
+  for (; row + kQueries <= head.length; row += kQueries) attend_rows<kQueries>(head, row, across, values, scores);
+  for (; row < head.length; ++row) attend_rows<1>(head, row, across, values, scores);
+}
+
+}  // namespace
+}  // namespace tightrope

@@ -1,0 +1,124 @@
+// Attention of one head in bfloat16 with sums in float32, for processors that multiply pairs of bfloat16.
+//
+// Queries and weights are read by rows; keys and values lie in pairs of inputs, as both AVX-512 and AMX want them: keys
+// [size / 2][keys][2], values [keys / 2][size][2], everything filled up with zeros. The file that includes this says how
+// rows are multiplied by pairs, and what must be held meanwhile.
+#pragma once
+
+#include <immintrin.h>
+
+#include "attention.inl"
+
+namespace tightrope {
+namespace {
+
+// out [rows, columns] = x [rows, depth] x pairs [depth / 2][columns][2], for up to 16 rows.
+inline void multiply_halves(const std::uint16_t* x, std::size_t rows, std::size_t depth, const std::uint16_t* pairs,
+                            std::size_t columns, float* out);
+
+constexpr std::size_t kPair = 32;  // inputs and columns come in multiples of this
+
+inline std::size_t attention_bytes(std::size_t length, std::size_t size) {
+  const std::size_t keys = round_up(length, kPair), wide = round_up(size, kPair);
+  return 2 * keys * wide * 2 + 16 * wide * 2 + 16 * keys * (4 + 2) + 16 * wide * 4;
+}
+
+inline __m512i pair_up(V low, V high) {  // bfloat16 of both in each 32 bits, low first
+  const __m512i a = _mm512_cvtepu16_epi32((__m256i)_mm512_cvtneps_pbh((__m512)low));
+  const __m512i b = _mm512_cvtepu16_epi32((__m256i)_mm512_cvtneps_pbh((__m512)high));
+  return (__m512i)((I)a | ((I)b << 16));
+}
+
+inline void round_row(const float* from, std::size_t count, std::size_t wide, std::uint16_t* to) {
+  for (std::size_t i = 0; i < wide; i += kLanes) {
+    const V value = i < count ? at(from, i, count) : V{};
+    _mm256_storeu_si256(reinterpret_cast<__m256i*>(to + i), (__m256i)_mm512_cvtneps_pbh((__m512)value));
+  }
+}
+
+// 16 rows of 16 pairs to 16 columns, in place.
+inline void transpose(__m512i (&v)[16]) {
+  __m512i w[16];
+  for (int i = 0; i < 16; i += 2) {
+    w[i] = _mm512_unpacklo_epi32(v[i], v[i + 1]);
+    w[i + 1] = _mm512_unpackhi_epi32(v[i], v[i + 1]);
+  }
+  for (int i = 0; i < 16; i += 4) {
+    v[i] = _mm512_unpacklo_epi64(w[i], w[i + 2]);
+    v[i + 1] = _mm512_unpackhi_epi64(w[i], w[i + 2]);
+    v[i + 2] = _mm512_unpacklo_epi64(w[i + 1], w[i + 3]);
+    v[i + 3] = _mm512_unpackhi_epi64(w[i + 1], w[i + 3]);
+  }
+  for (int i = 0; i < 4; ++i) {
+    const __m512i a = _mm512_shuffle_i32x4(v[i], v[i + 4], 0x88), b = _mm512_shuffle_i32x4(v[i], v[i + 4], 0xdd);
+    const __m512i c = _mm512_shuffle_i32x4(v[i + 8], v[i + 12], 0x88);
+    const __m512i d = _mm512_shuffle_i32x4(v[i + 8], v[i + 12], 0xdd);
+    w[i] = _mm512_shuffle_i32x4(a, c, 0x88);
+    w[i + 8] = _mm512_shuffle_i32x4(a, c, 0xdd);
+    w[i + 4] = _mm512_shuffle_i32x4(b, d, 0x88);
+    w[i + 12] = _mm512_shuffle_i32x4(b, d, 0xdd);
+  }
+  for (int i = 0; i < 16; ++i) v[i] = w[i];
+}
+
+inline void lay_out_keys(const Head& head, std::size_t keys, std::size_t wide, std::uint16_t* out) {
+  for (std::size_t j = 0; j < keys; j += 16)
+    for (std::size_t d = 0; d < wide; d += kPair) {
+      __m512i rows[16];
+      for (std::size_t r = 0; r < 16; ++r) {
+        alignas(64) std::uint16_t row[kPair] = {};
+        const bool real = j + r < head.length && d < head.size;
+        if (real) round_row(head.key + (j + r) * head.stride + d, head.size - d, kPair, row);
+        rows[r] = _mm512_load_si512(row);
+      }
+      transpose(rows);
+      for (std::size_t pair = 0; pair < 16; ++pair)
+        _mm512_storeu_si512(out + ((d / 2 + pair) * keys + j) * 2, rows[pair]);
+    }
+}
+
+inline void lay_out_values(const Head& head, std::size_t keys, std::size_t wide, std::uint16_t* out) {
+  for (std::size_t j = 0; j < keys; j += 2)
+    for (std::size_t d = 0; d < wide; d += kLanes) {
+      const float* from = head.value + j * head.stride;
+      const V low = j < head.length && d < head.size ? at(from, d, head.size) : V{};
+      const V high = j + 1 < head.length && d < head.size ? at(from + head.stride, d, head.size) : V{};
+      _mm512_storeu_si512(out + (j * wide + 2 * d), pair_up(low, high));
+    }
+}
+
+template <class Held>
+void attend(const Head& head, std::byte* scratch) {
+  const Held held;  // registers that are in use meanwhile
+  const std::size_t keys = round_up(head.length, kPair), wide = round_up(head.size, kPair);
+  auto* key_pairs = reinterpret_cast<std::uint16_t*>(scratch);
+  std::uint16_t* value_pairs = key_pairs + keys * wide;
+  std::uint16_t* queries = value_pairs + keys * wide;
+  auto* scores = reinterpret_cast<float*>(queries + 16 * wide);
+  float* context = scores + 16 * keys;
+  auto* weights = reinterpret_cast<std::uint16_t*>(context + 16 * wide);
+  lay_out_keys(head, keys, wide, key_pairs);
+  lay_out_values(head, keys, wide, value_pairs);
+  for (std::size_t row = 0; row < head.length; row += 16) {
+    const std::size_t rows = head.length - row < 16 ? head.length - row : 16;
+    float shares[16];
+    for (std::size_t r = 0; r < rows; ++r)
+      round_row(head.query + (row + r) * head.stride, head.size, wide, queries + r * wide);
+    multiply_halves(queries, rows, wide, key_pairs, keys, scores);
+    for (std::size_t r = 0; r < rows; ++r) {
+      shares[r] = softmax(scores + r * keys, head.length, head.scale);
+      for (std::size_t j = round_up(head.length, kLanes); j < keys; j += kLanes) store(scores + r * keys + j, V{});
+      round_row(scores + r * keys, keys, keys, weights + r * keys);
+    }
+    multiply_halves(weights, rows, keys, value_pairs, wide, context);
+    for (std::size_t r = 0; r < rows; ++r)
+      for (std::size_t d = 0; d < head.size; d += kLanes) {
+        const V found = load(context + r * wide + d) * shares[r];
+        const std::size_t left = head.size - d < kLanes ? head.size - d : kLanes;
+        std::memcpy(head.context + (row + r) * head.context_stride + d, &found, left * sizeof(float));
+      }
+  }
+}
+
+}  // namespace
+}  // namespace tightrope
