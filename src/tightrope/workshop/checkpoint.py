@@ -1,6 +1,7 @@
 """A checkpoint of an encoder: its weights picked by the names of a layout, and proved to fit together."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any
 
 import numpy as np
 
@@ -36,6 +37,17 @@ def pick(layout: Layout, tensors: Mapping[str, Weight], task: Task, prefix: str)
             )
     _check_chains(layout, picked, task)
     return picked
+
+
+def picker(
+    layout: Callable[[Mapping[str, Any]], Layout], *, prefix: str
+) -> Callable[[Mapping[str, Any], Mapping[str, Weight], Task], dict[str, Weight]]:
+    """A family's `weights`: `pick` by the layout that its configuration gives."""
+
+    def weights(config: Mapping[str, Any], tensors: Mapping[str, Weight], task: Task) -> dict[str, Weight]:
+        return pick(layout(config), tensors, task, prefix)
+
+    return weights
 
 
 def _check_sizes(layout: Layout) -> None:

@@ -1,11 +1,14 @@
 """The post-norm transformer encoder that BERT, DistilBERT and RoBERTa share (Vaswani et al. 2017; Devlin et al. 2019).
 
 A family file gives a `Layout`: what its checkpoint calls each part. Everything else is here: which weights are
-layers and tables, and how the whole is lowered to ONNX.
+layers and tables, and how the whole is lowered to ONNX. `verbs` makes of a layout what a family file has to offer.
 
 The lowered graph is made for edge engines: an additive float mask of four dimensions instead of boolean logic,
 positions by slicing, pooling and normalising inside, dynamic batch and length. Nodes are named after the weights.
 """
+
+from collections.abc import Callable, Mapping
+from typing import Any
 
 import numpy as np
 
@@ -17,6 +20,19 @@ from tightrope.workshop.layouts import Layout
 from tightrope.workshop.model import Linear, Table, Task
 from tightrope.workshop.network import Network
 from tightrope.workshop.numerics.quantized import Quantized, Scheme, kept_name, values
+
+Verbs = tuple[
+    Callable[[Network], tuple[Linear, ...]], Callable[[Network], tuple[Table, ...]], Callable[[Network], Graph]
+]
+
+
+def verbs(layout: Callable[[Mapping[str, Any]], Layout]) -> Verbs:
+    """A family's `linears`, `tables` and `lower`, by the layout that its configuration gives."""
+    return (
+        lambda network: linears(layout(network.config), network.task),
+        lambda network: tables(layout(network.config)),
+        lambda network: lower(network, layout(network.config)),
+    )
 
 
 def linears(layout: Layout, task: Task) -> tuple[Linear, ...]:

@@ -4,11 +4,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from tightrope.workshop import checkpoint, encoder, layouts
-from tightrope.workshop.graph import Graph
 from tightrope.workshop.layouts import Layout
-from tightrope.workshop.model import Linear, Table, Task
-from tightrope.workshop.network import Network
-from tightrope.workshop.numerics.quantized import Weight
 
 
 def layout(config: Mapping[str, Any]) -> Layout:
@@ -17,21 +13,5 @@ def layout(config: Mapping[str, Any]) -> Layout:
     return layouts.bert_names(config, first_position=0, head=head)
 
 
-def weights(config: Mapping[str, Any], tensors: Mapping[str, Weight], task: Task) -> dict[str, Weight]:
-    """The weights of the encoder, and of the head if the task is scoring."""
-    return checkpoint.pick(layout(config), tensors, task, prefix="bert.")
-
-
-def linears(network: Network) -> tuple[Linear, ...]:
-    """The linear layers in running order."""
-    return encoder.linears(layout(network.config), network.task)
-
-
-def tables(network: Network) -> tuple[Table, ...]:
-    """The vocabulary and the positions."""
-    return encoder.tables(layout(network.config))
-
-
-def lower(network: Network) -> Graph:
-    """The network as a readable ONNX graph."""
-    return encoder.lower(network, layout(network.config))
+weights = checkpoint.picker(layout, prefix="bert.")
+linears, tables, lower = encoder.verbs(layout)
