@@ -10,7 +10,7 @@ from tightrope.errors import EngineError
 from tightrope.measurement import Conditions, Interval, Latency, Measurement, Parity, Quality
 from tightrope.recipe import Recipe
 from tightrope.testing import FakeClock
-from tightrope.workshop.search import frontier, gate
+from tightrope.workshop.search import acceptance, frontier
 from tightrope.workshop.search.explore import Explorer
 from tightrope.workshop.search.trial import Trial
 from tightrope.workshop.search.watcher import Unwatched
@@ -184,7 +184,7 @@ BASELINE = timed("original", 1.0, 0.0, 90)
 
 
 def test_the_gate_lets_through_what_is_smaller_and_confirmed() -> None:
-    assert gate.objections(timed("a", 2.5, 0.002, 24), BASELINE, Budget.parse("loss<=1%"), quality(0.002)) == ()
+    assert acceptance.objections(timed("a", 2.5, 0.002, 24), BASELINE, Budget.parse("loss<=1%"), quality(0.002)) == ()
 
 
 @pytest.mark.parametrize(
@@ -198,5 +198,5 @@ def test_the_gate_lets_through_what_is_smaller_and_confirmed() -> None:
     ],
 )
 def test_the_gate_says_why_not(trial: Trial, report: Quality | None, word: str) -> None:
-    objections = gate.objections(trial, BASELINE, Budget.parse("loss<=1%"), report)
+    objections = acceptance.objections(trial, BASELINE, Budget.parse("loss<=1%"), report)
     assert len(objections) == 1 and word in objections[0]

@@ -20,7 +20,7 @@ from tightrope.recipe import Recipe
 from tightrope.workshop import cache
 from tightrope.workshop.load import languages_of, load
 from tightrope.workshop.model import Model
-from tightrope.workshop.search import frontier, gate, space
+from tightrope.workshop.search import acceptance, frontier, space
 from tightrope.workshop.search.explore import Explorer
 from tightrope.workshop.search.laboratory import Laboratory
 from tightrope.workshop.search.question import ask_about
@@ -227,7 +227,7 @@ class _Fit:
         except TightropeError as error:
             return (*trial.breaches, f"it could not be confirmed: {error.message}"), None
         assert laboratory.baseline is not None
-        reasons = gate.objections(trial, laboratory.baseline, self.budget, quality)
+        reasons = acceptance.objections(trial, laboratory.baseline, self.budget, quality)
         return ((trial.reason,) if trial.state == "rejected" and trial.reason else ()) + reasons, (quality, close)
 
     def _run(self, laboratory: Laboratory, explorer: Explorer, winner: Trial | None) -> Run:

@@ -1,4 +1,4 @@
-"""The gate: what may be published as a success.
+"""Acceptance: the gate that a bundle passes to be published as a success.
 
 A bundle must be faster or smaller than the original, the lower end of the interval above 1; and the upper end of its
 loss, on samples that the search did not see, must keep the limit. The reasons are for people to read.
