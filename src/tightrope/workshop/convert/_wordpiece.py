@@ -49,6 +49,7 @@ def pack(tokenizer_json: bytes) -> bytes:
         _tree(added),
     )
     units = _units(*roots)
+    _expect(len(units) <= MAX_ID + 1, f"The tokenizer needs {len(units)} units", f"up to {MAX_ID + 1}")
     special = (cls, sep, vocabulary[data["model"]["unk_token"]])
     bases = [root.base for root in roots]
     header = (MAGIC, VERSION, flags, *special, size, most_characters, len(units), *bases, 0, 0, 0)
@@ -101,8 +102,8 @@ def _flags(data: Mapping[str, Any]) -> int:
 def _special(processor: Mapping[str, Any] | None) -> tuple[int, int]:
     """The ids that begin a text and end each part of it."""
     kind = processor and processor["type"]
-    if processor is None or kind not in ("BertProcessing", "TemplateProcessing"):
-        _expect(False, f"The tokenizer's post_processor is {kind}", "BertProcessing and templates equal to it")
+    known = kind in ("BertProcessing", "TemplateProcessing")
+    _expect(known, f"The tokenizer's post_processor is {kind}", "BertProcessing and templates equal to it")
     assert processor is not None
     if kind == "BertProcessing":
         return int(processor["cls"][1]), int(processor["sep"][1])
@@ -128,12 +129,15 @@ def _template(processor: Mapping[str, Any], key: str) -> list[tuple[int | str, i
 def _added(tokens: list[dict[str, Any]]) -> dict[str, int]:
     """Tokens that are looked for in the text as it stands.
 
-    Their lstrip and rstrip change no id, for the spaces that they take in would be dropped all the same.
+    Their lstrip and rstrip change no id, for the spaces that they take in would be dropped all the same;
+    only a token that is or has such a space itself may thereby be lost.
     """
     for token in tokens:
         for option in ("normalized", "single_word"):
             found = f"The tokenizer's added token {token['content']!r} is {option}"
             _expect(not token[option], found, "added tokens that are found as they stand, also inside words")
+        found = f"The tokenizer's added token {token['content']!r} has a space at an end"
+        _expect(token["content"] == token["content"].strip(), found, "added tokens without")
     return {token["content"]: int(token["id"]) for token in tokens}
 
 
