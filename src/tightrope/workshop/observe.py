@@ -18,6 +18,7 @@ from tightrope.errors import DataError
 from tightrope.workshop.graph import Graph
 from tightrope.workshop.model import Model
 from tightrope.workshop.network import lower
+from tightrope.workshop.numerics.hadamard import rotated
 from tightrope.workshop.numerics.quantized import Array, Floats, Scheme, prepared
 from tightrope.workshop.reference import opened, reference
 
@@ -41,19 +42,20 @@ class Inputs:
     rows: Floats
 
     def prepared(self, scheme: Scheme | None) -> "Inputs":
-        """The same tokens as a scheme prepares them: shifted, then smoothed."""
-        if scheme is None or (scheme.shift is None and scheme.smooth is None):
+        """The same tokens as a scheme prepares them: shifted, smoothed, rotated."""
+        if scheme is None or (scheme.shift is None and scheme.smooth is None and scheme.rotation is None):
             return self
         shift = np.zeros_like(self.mean) if scheme.shift is None else scheme.shift
         smooth = np.ones_like(self.mean) if scheme.smooth is None else scheme.smooth
         cross = np.outer(self.mean, shift)
+        gram = (self.gram - cross - cross.T + np.outer(shift, shift)) / np.outer(smooth, smooth)
+        rows = prepared(self.rows, scheme)
+        low, high = prepared(self.low, scheme), prepared(self.high, scheme)
+        if scheme.rotation is not None:
+            gram = rotated(rotated(gram, scheme.rotation).T, scheme.rotation)
+            low, high = rows.min(0), rows.max(0)  # a rotated range is not the range of what is rotated
         return Inputs(
-            count=self.count,
-            low=prepared(self.low, scheme),
-            high=prepared(self.high, scheme),
-            mean=prepared(self.mean, scheme),
-            gram=(self.gram - cross - cross.T + np.outer(shift, shift)) / np.outer(smooth, smooth),
-            rows=prepared(self.rows, scheme),
+            count=self.count, low=low, high=high, mean=prepared(self.mean, scheme), gram=gram, rows=rows
         )
 
 

@@ -1,7 +1,7 @@
 """The plain executable reference of an annotated model: what every engine's form is held against.
 
 Weights on a grid are written as DequantizeLinear (ONNX opset 21, blocked and 4-bit where they are), a layer's
-scheme as plain arithmetic on its input: shift, smooth, and rounding to the grid and back. Any conforming engine
+scheme as plain arithmetic on its input: shift, smooth, rotation, and rounding to the grid and back. Any conforming engine
 can execute it; it is slow and true.
 """
 
@@ -16,6 +16,7 @@ from onnx import TensorProto, helper
 from tightrope.workshop.graph import Graph, tensor, widenings
 from tightrope.workshop.model import Linear, Model
 from tightrope.workshop.network import lower
+from tightrope.workshop.numerics.hadamard import hadamard
 from tightrope.workshop.numerics.quantized import Array, Quantized, Scheme, kept_name
 
 LEAST = 1e-12
@@ -127,7 +128,15 @@ class _Rounding:
             current = self._node("Sub", "shifted", current, self._constant(self.scheme.shift, "shift"))
         if self.scheme.smooth is not None:
             current = self._node("Div", "smoothed", current, self._constant(self.scheme.smooth, "smooth"))
+        if self.scheme.rotation is not None:
+            current = self._rotated(current, self.scheme.rotation)
         return current
+
+    def _rotated(self, current: str, length: int) -> str:
+        shape = self._node("Shape", "shape", current)
+        blocks = self._node("Reshape", "blocks", current, self._constant([-1, length], "block", np.int64))
+        turned = self._node("MatMul", "turned", blocks, self._constant(hadamard(length), "hadamard"))
+        return self._node("Reshape", "rotated", turned, shape)
 
     def _symmetric(self, current: str) -> str:
         most = self._levels // 2

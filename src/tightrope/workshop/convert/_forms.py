@@ -17,6 +17,7 @@ from tightrope.errors import UnsupportedError
 from tightrope.workshop.converted import file_name
 from tightrope.workshop.graph import Builder, Graph, tensor, widenings
 from tightrope.workshop.model import Linear
+from tightrope.workshop.numerics.hadamard import hadamard
 from tightrope.workshop.numerics.quantized import Array, Floats, Quantized, Scheme, kept_name, values
 
 EXTERNAL_BYTES = 1024
@@ -148,8 +149,12 @@ class Form:
         self._shared[what, layer.linear.source, identity(self.scheme(layer))] = name
 
     def prepared(self, layer: Layer, *, without_kept: bool) -> str:
-        """x' = (x - shift) / smooth; zero for the kept features if they are to take no part in a range."""
+        """x' = (x - shift) / smooth, rotated; zero for the kept features if they are to take no part in a range."""
         scheme = self.scheme(layer)
+        if scheme.rotation is not None and scheme.kept is not None:
+            raise UnsupportedError(
+                f"{layer.name} keeps features in float that are rotated.", hint="Rotate, or keep outliers: not both."
+            )
 
         def make(name: str) -> str:
             current = layer.linear.source
@@ -160,11 +165,20 @@ class Form:
             if without_kept and scheme.kept is not None:
                 factor = np.ones(self.across(layer).shape[0], np.float32) if factor is None else factor.copy()
                 factor[scheme.kept] = 0
-            if factor is None:
-                return current
-            return self.build.node("Mul", [current, self.build.constant(factor, f"{name}.factor")], name)
+            if factor is not None:
+                current = self.build.node("Mul", [current, self.build.constant(factor, f"{name}.factor")], name)
+            return current if scheme.rotation is None else self._rotated(current, scheme.rotation, name)
 
         return self.shared("others" if without_kept else "prepared", layer, make)
+
+    def _rotated(self, current: str, length: int, name: str) -> str:
+        """Each block of features times the Hadamard matrix."""
+        build = self.build
+        shape = build.node("Shape", [current], f"{name}.shape")
+        blocks = build.node("Reshape", [current, build.constant([-1, length], f"blocks.{length}")], f"{name}.blocks")
+        matrix = build.constant(hadamard(length), f"hadamard.{length}")
+        turned = build.node("MatMul", [blocks, matrix], f"{name}.turned")
+        return build.node("Reshape", [turned, shape], f"{name}.rotated")
 
     def kept(self, layer: Layer) -> tuple[str | None, Floats | None]:
         """The product of the features that stay float, or `None`; and the layer's bias with what their shift takes.
@@ -206,7 +220,7 @@ class Form:
     def floats(self, layer: Layer) -> None:
         """The layer in float arithmetic, with whatever its scheme does to its input before rounding."""
         scheme = self.scheme(layer)
-        is_plain = scheme.smooth is None and scheme.shift is None and scheme.kept is None
+        is_plain = scheme.smooth is None and scheme.shift is None and scheme.kept is None and scheme.rotation is None
         if is_plain and layer.output not in self.carried:
             self.copy(layer.product)
             if layer.add is not None:
@@ -261,7 +275,7 @@ def _outside(tensors: list[TensorProto]) -> bytes:
 def identity(scheme: Scheme) -> tuple[object, ...]:
     """A key that equal schemes share."""
     arrays = (scheme.smooth, scheme.shift, scheme.kept)
-    plain = (scheme.bits, scheme.granularity, scheme.symmetric, scheme.static)
+    plain = (scheme.bits, scheme.granularity, scheme.symmetric, scheme.static, scheme.rotation)
     return plain + tuple(None if item is None else item.tobytes() for item in arrays)
 
 

@@ -45,8 +45,8 @@ def norms(graph: Graph, known: Mapping[str, Layer]) -> dict[str, Norm]:
         scheme = schemes[0]
         if any(identity(item) != identity(scheme) for item in schemes) or scheme.kept is not None:
             continue
-        if scheme.smooth is None and scheme.shift is None:
-            continue
+        if scheme.rotation is not None or (scheme.smooth is None and scheme.shift is None):
+            continue  # a rotation mixes features: no gain can take it in
         others = [user for user in users[node.output[0]] if user.output[0] not in known]
         found[node.output[0]] = Norm(
             node=node,

@@ -10,6 +10,8 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
+from tightrope.workshop.numerics.hadamard import rotated
+
 Array = NDArray[Any]
 Floats = NDArray[np.float32]
 Codes = NDArray[Any]
@@ -92,7 +94,8 @@ def size_bytes(weight: Weight) -> int:
 class Scheme:
     """How the input x of a linear layer is prepared and quantised; the layer's weight and bias already answer to it.
 
-    First x' = (x - shift) / smooth. Then, if `bits` is set, x' is rounded to integers: with a `static` range (float
+    First x' = (x - shift) / smooth, then, if `rotation` is set, its Hadamard transform over blocks of so many features
+    (`numerics.hadamard`). Then, if `bits` is set, x' is rounded to integers: with a `static` range (float
     limits of x'), or dynamically with a range read from each tensor or each token at run time.
 
     `kept`: the few features of x' that carry outliers and stay float (LLM.int8(), Dettmers et al. 2022,
@@ -107,6 +110,7 @@ class Scheme:
     smooth: Floats | None = None
     shift: Floats | None = None
     kept: NDArray[np.int64] | None = None
+    rotation: int | None = None
 
     @property
     def is_dynamic(self) -> bool:
@@ -120,7 +124,9 @@ def kept_name(weight: str) -> str:
 
 
 def prepared(x: Floats, scheme: Scheme) -> Floats:
-    """x' of a scheme: rows [n, in] with the shift taken away and the smoothing divided out."""
+    """x' of a scheme: rows [n, in] with the shift taken away, the smoothing divided out, and rotated."""
     if scheme.shift is not None:
         x = x - scheme.shift
-    return x if scheme.smooth is None else x / scheme.smooth
+    if scheme.smooth is not None:
+        x = x / scheme.smooth
+    return x if scheme.rotation is None else rotated(x, scheme.rotation)

@@ -96,6 +96,8 @@ def _after(old: Scheme | None, smooth: Floats, shift: Floats | None) -> Scheme:
     """One scheme for the old one and a new step: ((x - s) / m - s') / m' = (x - (s + m·s')) / (m·m')."""
     if old is None:
         return Scheme(smooth=smooth, shift=shift)
+    if old.rotation is not None:
+        raise RecipeError("smooth stands after rotate, which has mixed the features.", hint="Smooth first.")
     if shift is not None and old.smooth is not None:
         shift = old.smooth * shift
     if shift is not None and old.shift is not None:
