@@ -147,6 +147,7 @@ _CONTENT: Any = {
     "senses": {
         "kind": {"text"},
         "tokenizer": str,
+        "wordpiece?": str,
         "max_length": _POSITIVE,
         "prompts": _NAMED,
         "default_prompt": (str, NoneType),

@@ -111,22 +111,38 @@ void multiply(const Codes& x, const Integers& weight, std::size_t first_panel, s
 
 // Attention ----------------------------------------------------------------------------------------------
 
-// Always 16 rows: those beyond the last cost nothing, and nobody reads them.
-inline void multiply_halves(const std::uint16_t* x, std::size_t, std::size_t depth, const std::uint16_t* pairs,
-                            std::size_t columns, float* out) {
-  for (std::size_t c = 0; c < columns; c += 32) {
+// Whole tiles of 16 rows: those beyond the last cost nothing, and nobody reads them.
+template <bool Two>
+inline void multiply_tiles(const std::uint16_t* x, std::size_t depth, const std::uint16_t* pairs, std::size_t columns,
+                           float* out) {
+  for (std::size_t c = 0; c < columns; c += kPair) {
     _tile_zero(0);
     _tile_zero(1);
+    if constexpr (Two) _tile_zero(2);
+    if constexpr (Two) _tile_zero(3);
     for (std::size_t k = 0; k < depth; k += kPair) {
-      _tile_loadd(4, x + k, depth * 2);
       _tile_loadd(6, pairs + (k / 2 * columns + c) * 2, columns * 4);
       _tile_loadd(7, pairs + (k / 2 * columns + c + 16) * 2, columns * 4);
+      _tile_loadd(4, x + k, depth * 2);
       _tile_dpbf16ps(0, 4, 6);
       _tile_dpbf16ps(1, 4, 7);
+      if constexpr (Two) {
+        _tile_loadd(5, x + 16 * depth + k, depth * 2);
+        _tile_dpbf16ps(2, 5, 6);
+        _tile_dpbf16ps(3, 5, 7);
+      }
     }
     _tile_stored(0, out + c, columns * 4);
     _tile_stored(1, out + c + 16, columns * 4);
+    if constexpr (Two) _tile_stored(2, out + 16 * columns + c, columns * 4);
+    if constexpr (Two) _tile_stored(3, out + 16 * columns + c + 16, columns * 4);
   }
+}
+
+inline void multiply_halves(const std::uint16_t* x, std::size_t rows, std::size_t depth, const std::uint16_t* pairs,
+                            std::size_t columns, float* out) {
+  if (rows > 16) multiply_tiles<true>(x, depth, pairs, columns, out);
+  else multiply_tiles<false>(x, depth, pairs, columns, out);
 }
 
 }  // namespace

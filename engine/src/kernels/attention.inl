@@ -52,11 +52,8 @@ inline void gather_context(const Head& head, std::size_t row, const float* value
       const V value = load(values + j * wide + d);
       for (std::size_t r = 0; r < Rows; ++r) total[r] = total[r] + weights[r * keys + j] * value;
     }
-    for (std::size_t r = 0; r < Rows; ++r) {
-      const V found = total[r] * shares[r];
-      const std::size_t left = head.size - d < kLanes ? head.size - d : kLanes;
-      std::memcpy(head.context + (row + r) * head.context_stride + d, &found, left * sizeof(float));
-    }
+    for (std::size_t r = 0; r < Rows; ++r)
+      store_some(head.context + (row + r) * head.context_stride + d, total[r] * shares[r], head.size - d);
   }
 }
 

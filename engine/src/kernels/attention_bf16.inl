@@ -12,15 +12,17 @@
 namespace tightrope {
 namespace {
 
-// out [rows, columns] = x [rows, depth] x pairs [depth / 2][columns][2], for up to 16 rows.
+// out [rows, columns] = x [rows, depth] x pairs [depth / 2][columns][2], for up to 32 rows; there is room for all 32.
 inline void multiply_halves(const std::uint16_t* x, std::size_t rows, std::size_t depth, const std::uint16_t* pairs,
                             std::size_t columns, float* out);
 
 constexpr std::size_t kPair = 32;  // inputs and columns come in multiples of this
 
+constexpr std::size_t kRowsAtOnce = 32;  // queries that go through each step together
+
 inline std::size_t attention_bytes(std::size_t length, std::size_t size) {
   const std::size_t keys = round_up(length, kPair), wide = round_up(size, kPair);
-  return 2 * keys * wide * 2 + 16 * wide * 2 + 16 * keys * (4 + 2) + 16 * wide * 4;
+  return 2 * keys * wide * 2 + kRowsAtOnce * (wide * (2 + 4) + keys * (4 + 2));
 }
 
 inline __m512i pair_up(V low, V high) {  // bfloat16 of both in each 32 bits, low first
@@ -94,14 +96,14 @@ void attend(const Head& head, std::byte* scratch) {
   auto* key_pairs = reinterpret_cast<std::uint16_t*>(scratch);
   std::uint16_t* value_pairs = key_pairs + keys * wide;
   std::uint16_t* queries = value_pairs + keys * wide;
-  auto* scores = reinterpret_cast<float*>(queries + 16 * wide);
-  float* context = scores + 16 * keys;
-  auto* weights = reinterpret_cast<std::uint16_t*>(context + 16 * wide);
+  auto* scores = reinterpret_cast<float*>(queries + kRowsAtOnce * wide);
+  float* context = scores + kRowsAtOnce * keys;
+  auto* weights = reinterpret_cast<std::uint16_t*>(context + kRowsAtOnce * wide);
   lay_out_keys(head, keys, wide, key_pairs);
   lay_out_values(head, keys, wide, value_pairs);
-  for (std::size_t row = 0; row < head.length; row += 16) {
-    const std::size_t rows = head.length - row < 16 ? head.length - row : 16;
-    float shares[16];
+  for (std::size_t row = 0; row < head.length; row += kRowsAtOnce) {
+    const std::size_t rows = head.length - row < kRowsAtOnce ? head.length - row : kRowsAtOnce;
+    float shares[kRowsAtOnce];
     for (std::size_t r = 0; r < rows; ++r)
       round_row(head.query + (row + r) * head.stride, head.size, wide, queries + r * wide);
     multiply_halves(queries, rows, wide, key_pairs, keys, scores);
@@ -112,11 +114,9 @@ void attend(const Head& head, std::byte* scratch) {
     }
     multiply_halves(weights, rows, keys, value_pairs, wide, context);
     for (std::size_t r = 0; r < rows; ++r)
-      for (std::size_t d = 0; d < head.size; d += kLanes) {
-        const V found = load(context + r * wide + d) * shares[r];
-        const std::size_t left = head.size - d < kLanes ? head.size - d : kLanes;
-        std::memcpy(head.context + (row + r) * head.context_stride + d, &found, left * sizeof(float));
-      }
+      for (std::size_t d = 0; d < head.size; d += kLanes)
+        store_some(head.context + (row + r) * head.context_stride + d, load(context + r * wide + d) * shares[r],
+                   head.size - d);
   }
 }
 

@@ -27,9 +27,10 @@ inline V transformed(V a, std::size_t length) {
   return a;
 }
 
-// The transform of one block of `Count` vectors in registers, not yet divided by the root of its length.
+// The transform of one block of `Count` vectors in registers, not yet divided by the root of its length; `most` takes in
+// the magnitudes.
 template <std::size_t Count>
-inline void transform(float* block) {
+inline void transform(float* block, V& most) {
   V v[Count];
   for (std::size_t i = 0; i < Count; ++i) v[i] = transformed(load(block + i * kLanes), kLanes);
   for (std::size_t h = 1; h < Count; h *= 2)
@@ -40,13 +41,24 @@ inline void transform(float* block) {
         v[i + h] = low - high;
       }
   for (std::size_t i = 0; i < Count; ++i) store(block + i * kLanes, v[i]);
+  V largest_here[Count];
+  for (std::size_t i = 0; i < Count; ++i) largest_here[i] = magnitude(v[i]);
+  for (std::size_t h = Count / 2; h > 0; h /= 2)
+    for (std::size_t i = 0; i < h; ++i) largest_here[i] = larger(largest_here[i], largest_here[i + h]);
+  most = larger(most, largest_here[0]);
 }
 
-// Any length: blocks shorter than a vector lie side by side in it, and longer than 16 vectors are halved first.
-inline void transform(float* x, std::size_t width, std::size_t length) {
+// Any length: blocks shorter than a vector lie side by side in it, and longer than 16 vectors are halved first. Returns
+// the largest magnitude.
+inline float transform(float* x, std::size_t width, std::size_t length) {
+  V most{};
   if (length < kLanes) {
-    for (std::size_t i = 0; i < width; i += kLanes) store(x + i, transformed(load(x + i), length));
-    return;
+    for (std::size_t i = 0; i < width; i += kLanes) {
+      const V value = transformed(load(x + i), length);
+      store(x + i, value);
+      most = larger(most, magnitude(value));
+    }
+    return largest(most);
   }
   for (std::size_t h = length / 2; h > 16 * kLanes / 2; h /= 2)
     for (std::size_t start = 0; start < width; start += 2 * h)
@@ -58,13 +70,14 @@ inline void transform(float* x, std::size_t width, std::size_t length) {
   const std::size_t count = length / kLanes < 16 ? length / kLanes : 16;
   for (std::size_t start = 0; start < width; start += count * kLanes) {
     switch (count) {
-      case 1: transform<1>(x + start); break;
-      case 2: transform<2>(x + start); break;
-      case 4: transform<4>(x + start); break;
-      case 8: transform<8>(x + start); break;
-      default: transform<16>(x + start);
+      case 1: transform<1>(x + start, most); break;
+      case 2: transform<2>(x + start, most); break;
+      case 4: transform<4>(x + start, most); break;
+      case 8: transform<8>(x + start, most); break;
+      default: transform<16>(x + start, most);
     }
   }
+  return largest(most);
 }
 
 // One over the root of a power of two, without the library's sqrt.
@@ -78,22 +91,42 @@ inline float orthonormal(std::size_t length) {
 
 constexpr std::size_t kWidest = 16384;  // features of a row; the loader refuses more
 
-// A row shifted, scaled and rotated into `out`, zeros up to a whole vector; returns the largest magnitude.
-inline float prepare_row(const float* x, const Preparation& how, float* out) {
-  V most{};
-  for (std::size_t i = 0; i < how.width; i += kLanes) {
-    V value = at(x, i, how.width);
-    if (how.factor) value = value * at(how.factor, i, how.width);
-    if (how.offset) value = value + at(how.offset, i, how.width);
+// A row scaled and shifted into `out`, zeros up to a whole vector; returns the largest magnitude of each lane. Four
+// maxima side by side: one alone would wait for itself.
+template <bool Scaled, bool Shifted>
+inline V moved(const float* x, const Preparation& how, float* out) {
+  V most[4] = {};
+  const auto one = [&](V value, V factor, V offset) {
+    if constexpr (Scaled) value = value * factor;
+    if constexpr (Shifted) value = value + offset;
+    return value;
+  };
+  std::size_t i = 0;
+  for (; i + 4 * kLanes <= how.width; i += 4 * kLanes)
+    for (std::size_t part = 0; part < 4; ++part) {
+      const std::size_t place = i + part * kLanes;
+      const V value = one(load(x + place), Scaled ? load(how.factor + place) : V{},
+                          Shifted ? load(how.offset + place) : V{});
+      store(out + place, value);
+      most[part] = larger(most[part], magnitude(value));
+    }
+  for (; i < how.width; i += kLanes) {
+    const V value = one(at(x, i, how.width), Scaled ? at(how.factor, i, how.width) : V{},
+                        Shifted ? at(how.offset, i, how.width) : V{});
     store(out + i, value);
-    most = larger(most, magnitude(value));
+    most[0] = larger(most[0], magnitude(value));
   }
-  if (how.rotation < 2) return largest(most);
-  const std::size_t whole = round_up(how.width, kLanes);
-  transform(out, whole, how.rotation);
-  most = V{};
-  for (std::size_t i = 0; i < whole; i += kLanes) most = larger(most, magnitude(load(out + i)));
-  return largest(most);
+  return larger(larger(most[0], most[1]), larger(most[2], most[3]));
+}
+
+// A row prepared into `out`; returns the largest magnitude, not yet divided by the root of the rotation's length.
+inline float prepare_row(const float* x, const Preparation& how, float* out) {
+  V most;
+  if (how.factor && how.offset) most = moved<true, true>(x, how, out);
+  else if (how.factor) most = moved<true, false>(x, how, out);
+  else if (how.offset) most = moved<false, true>(x, how, out);
+  else most = moved<false, false>(x, how, out);
+  return how.rotation < 2 ? largest(most) : transform(out, round_up(how.width, kLanes), how.rotation);
 }
 
 inline float rotation_scale(const Preparation& how) { return how.rotation < 2 ? 1.0f : orthonormal(how.rotation); }
@@ -253,7 +286,7 @@ void activate(float* x, std::size_t count, Activation activation) {
   with_activation(activation, [&]<Activation kind>() {
     for (std::size_t i = 0; i < count; i += kLanes) {
       const V value = activated<kind>(at(x, i, count));
-      std::memcpy(x + i, &value, (count - i < kLanes ? count - i : kLanes) * sizeof(float));
+      store_some(x + i, value, count - i);
     }
   });
 }

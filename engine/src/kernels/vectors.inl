@@ -21,13 +21,12 @@ typedef std::int32_t I __attribute__((vector_size(LANES * 4)));
 typedef std::int8_t Bytes __attribute__((vector_size(LANES)));
 typedef std::uint16_t Halves __attribute__((vector_size(LANES * 2)));
 
-inline V load(const float* from) {
-  V value;
-  std::memcpy(&value, from, sizeof value);
-  return value;
-}
+// The same where no boundary is promised. It is read and written as floats and not through memcpy: bytes could be part
+// of anything, and the compiler would fetch every pointer again after each store.
+typedef float Anywhere __attribute__((vector_size(LANES * 4), aligned(4)));
 
-inline void store(float* to, V value) { std::memcpy(to, &value, sizeof value); }
+inline V load(const float* from) { return *reinterpret_cast<const Anywhere*>(from); }
+inline void store(float* to, V value) { *reinterpret_cast<Anywhere*>(to) = value; }
 
 inline V all(float value) { return V{} + value; }
 inline I all(std::int32_t value) { return I{} + value; }
@@ -35,8 +34,14 @@ inline I all(std::int32_t value) { return I{} + value; }
 // The first `count` floats, zeros behind them; never reads beyond.
 inline V load_some(const float* from, std::size_t count) {
   V value{};
-  std::memcpy(&value, from, count * sizeof(float));
+  for (std::size_t i = 0; i < count; ++i) value[i] = from[i];
   return value;
+}
+
+// The first `count` lanes, all at most; never writes beyond.
+inline void store_some(float* to, V value, std::size_t count) {
+  if (count >= kLanes) return store(to, value);
+  for (std::size_t i = 0; i < count; ++i) to[i] = value[i];
 }
 
 inline V at(const float* from, std::size_t index, std::size_t width) {

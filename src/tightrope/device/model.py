@@ -14,7 +14,8 @@ from numpy.typing import NDArray
 
 from tightrope import bundle, plugins
 from tightrope.bundle import Artefact, Bundle, Requirements
-from tightrope.device.senses.text import Encoded, Tokenizer, batches, clean_pair, clean_text
+from tightrope.device import engine
+from tightrope.device.senses.text import Encoded, NativeTokenizer, Tokenizer, batches, clean_pair, clean_text
 from tightrope.device.session import Session
 from tightrope.errors import BundleError, DataError, MissingExtraError
 
@@ -34,11 +35,12 @@ class _Opened:
         self.truncated = 0
         """How many texts so far were longer than the model's limit, and were cut."""
         self._session = session
-        self.tokenizer = Tokenizer(source.file(content.senses["tokenizer"]), content.senses["max_length"])
+        self.tokenizer = _tokenizer(source)
         self._token_budget = int(artefact.settings.get("batch_tokens", DEFAULT_TOKEN_BUDGET))
         self._multiple = int(artefact.settings.get("length_multiple", 1))
         self._output = session.outputs[0].name
         self._takes = {port.name for port in session.inputs}
+        self._ragged = session.capabilities.ragged
 
     def __enter__(self) -> Self:
         return self
@@ -49,9 +51,13 @@ class _Opened:
     def close(self) -> None:
         """Give the engine's memory back."""
         self._session.close()
+        self.tokenizer.close()
 
     def feeds(self, encoded: Encoded) -> dict[str, NDArray[Any]]:
         """The arrays that the session takes for one batch."""
+        if self._ragged:
+            whole = {"input_ids": encoded.ids.values, "offsets": encoded.ids.offsets}
+            return whole | ({"token_type_ids": encoded.types.values} if "token_type_ids" in self._takes else {})
         ids, mask = encoded.ids.padded(multiple=self._multiple)
         named = {"input_ids": ids, "attention_mask": mask}
         if "token_type_ids" in self._takes:
@@ -70,16 +76,22 @@ class _Opened:
         """Fill the rows of one window, in batches of similar length."""
         encoded = self.tokenizer.encode(inputs, types="token_type_ids" in self._takes)
         self.truncated += encoded.truncated
+        if self._ragged or len(inputs) == 1:  # nothing to sort, which is half of what a short text costs around the engine
+            rows[:] = self._answers(encoded, rows.shape)
+            return
         for batch in batches(encoded.ids.lengths, self._token_budget):
-            alone = len(inputs) == 1  # nothing to choose: half of what a short text costs around the engine
-            part = encoded if alone else Encoded(encoded.ids.take(batch), encoded.types.take(batch), 0)
-            found = self._session.run(self.feeds(part))[self._output]
-            if found.shape != (len(batch), rows.shape[1]):
-                raise BundleError(
-                    f"{self.bundle.path} says that answers are {rows.shape[1]} wide; its model gives {found.shape}.",
-                    hint="Make the bundle anew.",
-                )
-            rows[batch] = found
+            part = Encoded(encoded.ids.take(batch), encoded.types.take(batch), 0)
+            rows[batch] = self._answers(part, (len(batch), rows.shape[1]))
+
+    def _answers(self, encoded: Encoded, shape: tuple[int, ...]) -> Floats:
+        """What the session says to one batch. Raises `BundleError` if that has not the shape that the bundle says."""
+        found: Floats = self._session.run(self.feeds(encoded))[self._output]
+        if found.shape != shape:
+            raise BundleError(
+                f"{self.bundle.path} says that answers are {shape[1]} wide; its model gives {found.shape}.",
+                hint="Make the bundle anew.",
+            )
+        return found
 
 
 class Embedder(_Opened):
@@ -169,6 +181,17 @@ def _open_first(source: Bundle, engine: str | None, threads: int) -> tuple[Artef
         f"{source.path} has nothing for {engine or 'this machine'} ({platform.machine()}); {known}.",
         hint="Fit the model for this engine or machine.",
     )
+
+
+def _tokenizer(source: Bundle) -> Tokenizer | NativeTokenizer:
+    """The native one where the bundle holds its packed form and this installation the engine; else `tokenizers`."""
+    senses = source.content.senses
+    if "wordpiece" in senses:
+        try:
+            return NativeTokenizer(engine.Model.open(source.file(senses["wordpiece"])), senses["max_length"])
+        except MissingExtraError:  # a platform without the native engine
+            pass
+    return Tokenizer(source.file(senses["tokenizer"]), senses["max_length"])
 
 
 def _lacks(requires: Requirements) -> str:

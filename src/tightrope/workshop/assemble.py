@@ -16,6 +16,7 @@ from tightrope.device.meter.run import Place, Plan
 from tightrope.device.model import Floats
 from tightrope.recipe import Recipe
 from tightrope.workshop.benches.answering import open_on_bench
+from tightrope.workshop.convert.native import packed_tokenizer
 from tightrope.workshop.converted import Converted
 from tightrope.workshop.model import Model
 from tightrope.workshop.verify.answers import one_by_one
@@ -69,10 +70,14 @@ def _content(model: Model, converted: Converted, origin: Origin, writer: Writer)
         settings=converted.settings,
         requires=converted.requires,
     )
-    tokenizer = writer.add(model.senses.tokenizer, "json")
+    senses = model.senses.to_json() | {"tokenizer": writer.add(model.senses.tokenizer, "json")}
+    if converted.tokenizer is not None:
+        senses["wordpiece"] = artefact.files[converted.tokenizer]
+    elif (packed := packed_tokenizer(model.senses.tokenizer)) is not None:
+        senses["wordpiece"] = writer.add(packed, "tightrope")
     return Content(
         task=model.task.to_json(),
-        senses=model.senses.to_json() | {"tokenizer": tokenizer},
+        senses=senses,
         models=(
             BundleModel(name="encoder", inputs=converted.inputs, outputs=converted.outputs, artefacts=(artefact,)),
         ),

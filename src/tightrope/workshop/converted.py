@@ -18,6 +18,7 @@ class Converted:
 
     A file may refer to another of them by `file_name`, under which a bundle stores it.
 
+    `tokenizer`: the role of the file that holds the tokenizer in the native engine's form, if one does.
     `floats`: linear layers that were annotated for integers but run in float on this engine, with the reason.
     `approximations`: layers that this engine quantises by its own rule instead of the annotation's, with the rule.
     """
@@ -32,6 +33,7 @@ class Converted:
     requires: Requirements = field(default_factory=Requirements)
     floats: Mapping[str, str] = field(default_factory=dict)
     approximations: Mapping[str, str] = field(default_factory=dict)
+    tokenizer: str | None = None
 
     def write(self, folder: Path) -> dict[str, Path]:
         """Put the files into a folder, named as in a bundle: where each role lies."""

@@ -8,6 +8,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from tightrope import plugins
+from tightrope.device.engine import Model as NativeModel
 from tightrope.device.session import Ragged
 from tightrope.errors import BundleError, DataError
 
@@ -33,8 +35,7 @@ class Tokenizer:
     """A tokenizer that cuts at `max_length` tokens and never pads."""
 
     def __init__(self, source: Path | bytes, max_length: int) -> None:
-        from tokenizers import Tokenizer as Engine
-
+        Engine = plugins.import_optional("tokenizers", wanted_by="this tokenizer").Tokenizer
         try:
             text = source if isinstance(source, bytes) else source.read_bytes()
             self._engine: Any = Engine.from_str(text.decode())
@@ -57,10 +58,36 @@ class Tokenizer:
             truncated += sum(bool(item.overflowing) for item in encodings)
         return Encoded(ids=Ragged.join(ids), types=Ragged.join(segments), truncated=truncated)
 
+    def close(self) -> None:
+        """Nothing is held that would not go by itself."""
+
     def _encode(self, item: Text | Pair) -> Any:
         """One at a time: the engine's own batches run on as many threads as an environment variable lets them."""
         clean = clean_text(item) if isinstance(item, str) else clean_pair(item)
         return self._engine.encode(clean) if isinstance(clean, str) else self._engine.encode(*clean)
+
+
+class NativeTokenizer:
+    """The same for WordPiece, by the native engine over a mapped vocabulary; `model` holds it. Never pads."""
+
+    def __init__(self, model: NativeModel, max_length: int) -> None:
+        self._model = model
+        self.max_length = max_length
+
+    def encode(self, inputs: Sequence[Text] | Sequence[Pair], *, types: bool = True) -> Encoded:
+        """Ids of texts or of pairs, and unless told otherwise their segment numbers.
+
+        Raises `DataError` for anything that is not text.
+        """
+        pairs = bool(inputs) and not isinstance(inputs[0], str)
+        texts = [part for item in inputs for part in clean_pair(item)] if pairs else [clean_text(item) for item in inputs]
+        ids, segments, offsets, cut = self._model.tokenize(texts, pairs=pairs, max_length=self.max_length)
+        nothing = Ragged(segments[:0], np.zeros(len(offsets), np.int64))
+        return Encoded(ids=Ragged(ids, offsets), types=Ragged(segments, offsets) if types else nothing, truncated=cut)
+
+    def close(self) -> None:
+        """Unmap the vocabulary."""
+        self._model.close()
 
 
 def clean_text(item: object) -> Text:

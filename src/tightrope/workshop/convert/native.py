@@ -8,6 +8,7 @@ stored as. What it cannot express is refused with the layer's name and the way t
 import struct
 from collections import Counter
 from collections.abc import Sequence
+from functools import lru_cache
 from typing import Any
 
 import numpy as np
@@ -18,7 +19,6 @@ from tightrope.errors import UnsupportedError
 from tightrope.ports import Port
 from tightrope.workshop.convert import _wordpiece
 from tightrope.workshop.convert._artefact import (
-    BYTES,
     INT4,
     INT6,
     INT8,
@@ -74,7 +74,22 @@ def convert(model: Model) -> Converted:
         inputs=(*ids, *types),
         outputs=(output,),
         floats=form.in_float,
+        tokenizer="model" if "wordpiece" in sections else None,
     )
+
+
+def packed_tokenizer(tokenizer: bytes) -> bytes | None:
+    """A file with nothing but a tokenizer, from a tokenizer.json; `None` for one that does not run natively."""
+    packed = _packed(tokenizer)
+    return None if packed is None else file({"wordpiece": Section(packed)})
+
+
+@lru_cache(maxsize=4)
+def _packed(tokenizer: bytes) -> bytes | None:
+    try:
+        return _wordpiece.pack(tokenizer)
+    except UnsupportedError:
+        return None
 
 
 class _NativeForm:
@@ -123,7 +138,8 @@ class _NativeForm:
             self._layer(index)
         for index, (name, activation) in enumerate(tail):
             self._linear(f"tail.{index}", [name], activation)
-        self._tokenizer()
+        if (packed := _packed(self.network.senses.tokenizer)) is not None:
+            self.sections["wordpiece"] = Section(packed)
         return self.sections
 
     # Parts -------------------------------------------------------------------------------------------
@@ -210,13 +226,6 @@ class _NativeForm:
     def _norm(self, short: str, name: str) -> None:
         for suffix, source in (("gain", "weight"), ("bias", "bias")):
             self.sections[f"{short}.{suffix}"] = array(values(self.network.weights[f"{name}.{source}"]))
-
-    def _tokenizer(self) -> None:
-        """The tokenizer, where it runs natively; else the device's senses bring another one."""
-        try:
-            self.sections["wordpiece"] = Section(_wordpiece.pack(self.network.senses.tokenizer), BYTES)
-        except UnsupportedError:
-            return
 
     # Layers ------------------------------------------------------------------------------------------
 

@@ -1,0 +1,97 @@
+"""Our own engine: texts without padding, weights mapped from disk, the same answers whatever the batch."""
+
+import hashlib
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from tightrope.device import engine
+from tightrope.device.session import Array, Capabilities, Executed
+from tightrope.errors import BundleError, EngineError
+from tightrope.ports import Port
+
+version = engine.version
+
+
+def open_artefact(files: Mapping[str, Path], settings: Mapping[str, Any], *, threads: int) -> "NativeSession":
+    """Open `files["model"]`. Raises `EngineError` if it is damaged or of another format, `BundleError` if changed.
+
+    The bytes are read and compared with the file's name before the same open file is mapped: hashing through the
+    mapping would bring every page into memory, and a path could be another file by then.
+    `settings["exact_attention"]` keeps attention in float32 where the processor would use bfloat16.
+    """
+    path = files["model"]
+    with path.open("rb") as stream:
+        if not hashlib.file_digest(stream, "sha256").hexdigest().startswith(path.stem):
+            raise BundleError(f"{path.name} was changed.", hint="Fetch the bundle again.")
+        exact = bool(settings.get("exact_attention", False))
+        return NativeSession(engine.Model(stream.fileno(), threads=threads, exact_attention=exact))
+
+
+class NativeSession:
+    """An open model. Safe for use from several threads."""
+
+    def __init__(self, model: engine.Model) -> None:
+        self.model = model
+        ids, offsets = Port("input_ids", "int32", ("tokens",)), Port("offsets", "int64", ("texts",))
+        types = (Port("token_type_ids", "int32", ("tokens",)),) if model.types else ()
+        self.inputs = (ids, offsets, *types)
+        self.outputs = (Port("scores" if model.scores else "embedding", "float32", ("texts", model.width)),)
+        self.capabilities = Capabilities(ragged=True)
+
+    def run(self, feeds: Mapping[str, Array]) -> dict[str, Array]:
+        """Rows for ids [tokens] and offsets [texts + 1], as `Ragged` holds them."""
+        for port in self.inputs:
+            if port.name not in feeds or feeds[port.name].ndim != 1:
+                raise EngineError(f"{port.name} must be an array of one dimension.", hint="Give what the inputs ask for.")
+        types = feeds.get("token_type_ids")
+        return {self.outputs[0].name: self.model.run(feeds["input_ids"], feeds["offsets"], types)}
+
+    def close(self) -> None:
+        """Unmap the file."""
+        self.model.close()
+
+
+def executed(files: Mapping[str, Path], settings: Mapping[str, Any], feeds: Mapping[str, Array]) -> Executed | None:
+    """The share of multiply-adds by precision, from the file's own sections: the engine has no other way to run them."""
+    sections = _sections(files["model"])
+    lengths = np.diff(feeds["offsets"]).astype(np.float64)
+    work: dict[str, float] = {}
+    layers: dict[str, str] = {}
+    between = 0.0
+    for name, record in sections.items():
+        if not name.endswith(".linear"):
+            continue
+        layer = name.removesuffix(".linear")
+        width, out, integers = np.frombuffer(record, np.uint32, 3)
+        rows = len(lengths) if layer.startswith("tail.") else lengths.sum()
+        layers[layer] = "int8" if integers else "fp32"
+        work[layers[layer]] = work.get(layers[layer], 0.0) + float(rows) * int(width) * int(out)
+        if layer.endswith(".output"):
+            between += float((lengths**2).sum()) * int(width) * 2
+    halves = engine.isa() in ("amx", "avx512-bf16") and not settings.get("exact_attention", False)
+    work["bf16" if halves else "fp32"] = work.get("bf16" if halves else "fp32", 0.0) + between
+    total = sum(work.values())
+    return Executed(
+        share={key: value / total for key, value in work.items() if value},
+        by_layer=layers,
+        source="the file's own sections",
+        attention=between / total,
+    )
+
+
+def _sections(path: Path) -> dict[str, bytes]:
+    """The small records of a file by name; docs/formats/native.md says what lies where."""
+    with path.open("rb") as stream:
+        count = int.from_bytes(stream.read(64)[12:16], "little")
+        table = [stream.read(64) for _ in range(count)]
+        found = {}
+        for entry in table:
+            name = entry[:32].rstrip(b"\0").decode()
+            if name.endswith(".linear"):
+                stream.seek(int.from_bytes(entry[32:40], "little"))
+                found[name] = stream.read(int.from_bytes(entry[40:48], "little"))
+        return found
