@@ -19,6 +19,7 @@ constexpr std::string_view magic = "TRPIECES";
 constexpr std::uint32_t version = 1;
 constexpr std::size_t header = 64;
 constexpr std::uint32_t most_characters = 1000;  // of a word: the buffer of one lies on the stack
+constexpr std::size_t most_added = 256;          // bytes of an added token: each place of a text is searched that far
 
 // A unit of the trie: byte that leads here (8 bits), flags (2), payload (22: an id if leaf, else a base).
 constexpr std::uint32_t ends = 1 << 8;   // a piece ends here and longer ones go on: its id is the unit at base ^ end
@@ -231,7 +232,7 @@ class Cutter {
     for (std::size_t at = 0; at < text.size() && !(early && ids_.full());) {
       const auto byte = static_cast<unsigned char>(text[at]);
       if (of_.begins_added_[byte]) {
-        if (const Trie::Match match = of_.trie_.longest(of_.added_, text.substr(at)); match.length > 0) {
+        if (const Trie::Match match = of_.trie_.longest(of_.added_, text.substr(at, most_added)); match.length > 0) {
           end_word();
           push(match.id);
           at += match.length;

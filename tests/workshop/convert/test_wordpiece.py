@@ -354,6 +354,15 @@ def test_added_tokens_with_a_space_at_an_end_are_not_packed(name):
     refuse(engine.to_str().encode(), f"added token {name!r} has a space at an end")
 
 
+def test_added_tokens_may_have_256_bytes(wordpiece):
+    engine = tokenizer(alphabet="x")
+    engine.add_tokens([AddedToken("é" * 128, normalized=False)])
+    text = "x" + "é" * 128 + "x " + "é" * 127
+    assert found(wordpiece, packed(engine), [text], 40) == expected(engine, [text], 40)
+    engine.add_tokens([AddedToken("é" * 128 + "!", normalized=False)])
+    refuse(engine.to_str().encode(), "has 257 bytes")
+
+
 def refuse(data, message):
     with pytest.raises(UnsupportedError) as raised:
         pack(data)
@@ -420,6 +429,19 @@ def lines_of(path: Path):
     if not path.is_file() or path.suffix not in (".txt", ".tsv", ".csv", ".json", ".jsonl", ".md", ".conll"):
         return []
     return [line[:2000] for line in path.read_text(encoding="utf-8", errors="replace").splitlines()]
+
+
+@pytest.mark.slow
+def test_equals_tokenizers_on_all_of_unicode(wordpiece):
+    """Each character alone, inside a word, and between marks that move."""
+    everything = [chr(code) for code in range(0x110000) if not 0xD800 <= code < 0xE000]
+    engine = tokenizer([form for character in everything for form in (character, f"##{character}")], most=100)
+    blob = packed(engine)
+    for flags in range(16):
+        engine.normalizer = normaliser(flags)
+        for start in range(0, len(everything), 64):
+            text = " ".join(f"{item} a{item}\U0001d165{item}\u302e{item}" for item in everything[start : start + 64])
+            assert found(wordpiece, flagged(blob, flags), [text], 4096) == expected(engine, [text], 4096)
 
 
 @pytest.mark.slow

@@ -19,6 +19,9 @@ MAX_ID = (1 << 22) - 1
 MAX_CHARACTERS = 1000
 """Of a word: the native tokenizer keeps one on the stack."""
 
+MAX_ADDED_BYTES = 256
+"""Of an added token: it is looked for at every place of a text."""
+
 _PREFIX = "##"
 _HEADER = "<8s14I"
 _ENDS, _LEAF, _PAYLOAD = 1 << 8, 1 << 9, 10
@@ -133,11 +136,13 @@ def _added(tokens: list[dict[str, Any]]) -> dict[str, int]:
     only a token that is or has such a space itself may thereby be lost.
     """
     for token in tokens:
+        name = token["content"]
+        found = f"The tokenizer's added token {name!r:.80}"
         for option in ("normalized", "single_word"):
-            found = f"The tokenizer's added token {token['content']!r} is {option}"
-            _expect(not token[option], found, "added tokens that are found as they stand, also inside words")
-        found = f"The tokenizer's added token {token['content']!r} has a space at an end"
-        _expect(token["content"] == token["content"].strip(), found, "added tokens without")
+            _expect(not token[option], f"{found} is {option}", "tokens that are found as they stand, also inside words")
+        _expect(name == name.strip(), f"{found} has a space at an end", "added tokens without")
+        long = f"{found} has {len(name.encode())} bytes"
+        _expect(len(name.encode()) <= MAX_ADDED_BYTES, long, f"added tokens of up to {MAX_ADDED_BYTES}")
     return {token["content"]: int(token["id"]) for token in tokens}
 
 
