@@ -94,9 +94,9 @@ def rows_of_x(*shape: int) -> dict[str, Any]:
 
 @pytest.mark.parametrize("weight", WEIGHTS)
 @pytest.mark.parametrize("scheme", SCHEMES)
-def test_a_layer_is_what_the_reference_says(engine, opened, answer, scheme, weight):
+def test_a_layer_is_what_the_reference_says(graph_engine, opened, answer, scheme, weight):
     model = annotated(layer(), SCHEMES[scheme], WEIGHTS[weight])
-    found, given = opened(model, engine), rows_of_x(2, 5)
+    found, given = opened(model, graph_engine), rows_of_x(2, 5)
     if found.converted.approximations:  # by a rule of the engine's own: near the finest rounding of the input
         model, allowed = model.rewrite(schemes={"w": finest(SCHEMES[scheme])}), 0.03
     else:  # ONNX clips a symmetric grid at -128, the reference at -127
@@ -111,24 +111,24 @@ def finest(scheme: Scheme) -> Scheme:
     return Scheme(bits=bits, smooth=scheme.smooth, shift=scheme.shift, kept=scheme.kept)
 
 
-def test_a_gemm_is_a_layer_too(engine, opened, answer):
+def test_a_gemm_is_a_layer_too(graph_engine, opened, answer):
     model = annotated(layer(gemm=True), SCHEMES["static"], WEIGHTS["symmetric"])
-    found, given = opened(model, engine), rows_of_x(5)
+    found, given = opened(model, graph_engine), rows_of_x(5)
     assert np.allclose(found.run(given), answer(model, given), atol=1e-4)
     assert found.converted.precision == "int8"
 
 
-def test_a_float_layer_keeps_its_float_weights_and_says_so(engine, opened, answer):
+def test_a_float_layer_keeps_its_float_weights_and_says_so(graph_engine, opened, answer):
     graph = layer()
     model = graph.rewrite(schemes={"w": SCHEMES["static, smooth, shift"]})
-    found, given = opened(model, engine), rows_of_x(2, 5)
+    found, given = opened(model, graph_engine), rows_of_x(2, 5)
     expected = answer(graph.rewrite(schemes={"w": finest(SCHEMES["static, smooth, shift"])}), given)
     assert np.allclose(found.run(given), expected, atol=1e-4)
     assert found.converted.floats == {"dense": "its weights are floats"}
     assert found.converted.precision == "fp32"
 
 
-def test_inputs_of_few_bits_are_refused_by_name(engine, opened):
+def test_inputs_of_few_bits_are_refused_by_name(graph_engine, opened):
     model = annotated(layer(), Scheme(bits=4), WEIGHTS["symmetric"])
     with pytest.raises(UnsupportedError, match="dense with inputs of 4 bits"):
-        opened(model, engine)
+        opened(model, graph_engine)

@@ -49,11 +49,16 @@ def file_name(data: bytes, suffix: str) -> str:
 
 
 class Converter(Protocol):
-    """What a file in `convert/` offers."""
+    """What a file in `convert/` offers. One that takes no Graph, only models of a known family, says `TAKES = Network`."""
 
     def convert(self, model: Model) -> Converted:
         """Raises `UnsupportedError` with the layer's name for what the engine cannot express."""
         ...
+
+
+def takes(engine: str, model: Model) -> bool:
+    """Whether an engine's converter takes this kind of model."""
+    return isinstance(model, getattr(plugins.load("converters", engine), "TAKES", object))
 
 
 def convert(model: Model, engine: str) -> Converted:

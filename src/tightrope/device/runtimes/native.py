@@ -1,7 +1,6 @@
 """Our own engine: texts without padding, weights mapped from disk, the same answers whatever the batch."""
 
 import hashlib
-import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -10,25 +9,27 @@ import numpy as np
 
 from tightrope.device import engine
 from tightrope.device.session import Array, Capabilities, Executed
-from tightrope.errors import BundleError, EngineError
+from tightrope.errors import EngineError
 from tightrope.ports import Port
 
 version = engine.version
 
 
 def open_artefact(files: Mapping[str, Path], settings: Mapping[str, Any], *, threads: int) -> "NativeSession":
-    """Open `files["model"]`. Raises `EngineError` if it is damaged or of another format, `BundleError` if changed.
+    """Open `files["model"]`. Raises `EngineError` if it is changed, damaged or of another format.
 
     The bytes are read and compared with the file's name before the same open file is mapped: hashing through the
     mapping would bring every page into memory, and a path could be another file by then.
     `settings["exact_attention"]` keeps attention in float32 where the processor would use bfloat16.
     """
-    path = files["model"]
-    with path.open("rb") as stream:
-        if not hashlib.file_digest(stream, "sha256").hexdigest().startswith(path.stem):
-            raise BundleError(f"{path.name} was changed.", hint="Fetch the bundle again.")
-        exact = bool(settings.get("exact_attention", False))
-        return NativeSession(engine.Model(stream.fileno(), threads=threads, exact_attention=exact))
+    path, exact = files["model"], bool(settings.get("exact_attention", False))
+    try:
+        with path.open("rb") as stream:
+            if not hashlib.file_digest(stream, "sha256").hexdigest().startswith(path.stem):
+                raise EngineError(f"{path.name} is not what its name says: it was changed.", hint="Fetch the bundle again.")
+            return NativeSession(engine.Model(stream.fileno(), threads=threads, exact_attention=exact))
+    except OSError as error:
+        raise EngineError(f"{path.name} cannot be read: {error.strerror}.", hint="Fetch the bundle again.") from error
 
 
 class NativeSession:
@@ -57,18 +58,15 @@ class NativeSession:
 
 def executed(files: Mapping[str, Path], settings: Mapping[str, Any], feeds: Mapping[str, Array]) -> Executed | None:
     """The share of multiply-adds by precision, from the file's own sections: the engine has no other way to run them."""
-    sections = _sections(files["model"])
+    records, elements = _sections(files["model"])
     lengths = np.diff(feeds["offsets"]).astype(np.float64)
     work: dict[str, float] = {}
     layers: dict[str, str] = {}
     between = 0.0
-    for name, record in sections.items():
-        if not name.endswith(".linear"):
-            continue
-        layer = name.removesuffix(".linear")
+    for layer, record in records.items():
         width, out, integers = np.frombuffer(record, np.uint32, 3)
         rows = len(lengths) if layer.startswith("tail.") else lengths.sum()
-        layers[layer] = "int8" if integers else "fp32"
+        layers[layer] = "int8" if integers else _WEIGHTS.get(elements[layer], "fp32")
         work[layers[layer]] = work.get(layers[layer], 0.0) + float(rows) * int(width) * int(out)
         if layer.endswith(".output"):
             between += float((lengths**2).sum()) * int(width) * 2
@@ -83,15 +81,20 @@ def executed(files: Mapping[str, Path], settings: Mapping[str, Any], feeds: Mapp
     )
 
 
-def _sections(path: Path) -> dict[str, bytes]:
-    """The small records of a file by name; docs/formats/native.md says what lies where."""
+_WEIGHTS = {3: "wint8", 4: "wint4"}
+"""What float arithmetic on integer weights is called, by the kind of their section."""
+
+
+def _sections(path: Path) -> tuple[dict[str, bytes], dict[str, int]]:
+    """The record of each linear layer, and the kind of its weights; docs/formats/native.md says what lies where."""
+    records, elements = {}, {}
     with path.open("rb") as stream:
         count = int.from_bytes(stream.read(64)[12:16], "little")
-        table = [stream.read(64) for _ in range(count)]
-        found = {}
-        for entry in table:
-            name = entry[:32].rstrip(b"\0").decode()
-            if name.endswith(".linear"):
+        for entry in [stream.read(64) for _ in range(count)]:
+            layer, _, what = entry[:32].rstrip(b"\0").decode().rpartition(".")
+            if what == "linear":
                 stream.seek(int.from_bytes(entry[32:40], "little"))
-                found[name] = stream.read(int.from_bytes(entry[40:48], "little"))
-        return found
+                records[layer] = stream.read(int.from_bytes(entry[40:48], "little"))
+            elif what == "weight":
+                elements[layer] = int.from_bytes(entry[48:52], "little")
+    return records, elements

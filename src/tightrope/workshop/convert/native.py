@@ -48,6 +48,7 @@ ACTIVATIONS = {
     "tanh": 4,
     "sigmoid": 5,
 }
+TAKES = Network
 POOLINGS = {"mean": 0, "cls": 1, "max": 2, "mean_sqrt_len": 3}
 LEAST_HALF = 2.0**-14
 """Below it float16 loses bits."""
@@ -73,6 +74,8 @@ def convert(model: Model) -> Converted:
         files={"model": ("tightrope", file(sections))},
         inputs=(*ids, *types),
         outputs=(output,),
+        # Attention in bfloat16 is finer than eight bits, and coarser than floats.
+        settings={} if form.precision == "int8" else {"exact_attention": True},
         floats=form.in_float,
         tokenizer="model" if "wordpiece" in sections else None,
     )

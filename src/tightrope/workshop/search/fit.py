@@ -18,6 +18,7 @@ from tightrope.errors import BenchError, BudgetError, DataError, MissingExtraErr
 from tightrope.measurement import Parity, Quality
 from tightrope.recipe import Recipe
 from tightrope.workshop import cache
+from tightrope.workshop.converted import takes
 from tightrope.workshop.load import languages_of, load
 from tightrope.workshop.model import Model
 from tightrope.workshop.search import acceptance, frontier, space
@@ -135,9 +136,11 @@ class _Fit:
         )
         with laboratory:
             self.watcher.stage("timing the original")
-            originals = laboratory.find_baseline(self.engines)
+            engines = tuple(name for name in self.engines if takes(name, model)) or self.engines
+            originals = laboratory.find_baseline(space.for_originals(engines))
             self._check_bench(laboratory)
-            explorer = self._explore(laboratory, [trial for trial in originals if trial.state == "timed"])
+            failed = {Recipe.parse(trial.recipe).engine for trial in originals if trial.state == "failed"}
+            explorer = self._explore(laboratory, [name for name in engines if name not in failed])
             explorer.trials |= {trial.recipe: trial for trial in originals if trial.state == "failed"}
             return self._finish(laboratory, explorer)
 
@@ -164,7 +167,7 @@ class _Fit:
                 hint="Name the target that the bench is, or leave out --target.",
             )
 
-    def _explore(self, laboratory: Laboratory, originals: Sequence[Trial]) -> Explorer:
+    def _explore(self, laboratory: Laboratory, engines: Sequence[str]) -> Explorer:
         explorer = Explorer(
             budget=self.budget,
             laboratory=laboratory,
@@ -172,7 +175,6 @@ class _Fit:
             clock=time.monotonic,
             deadline=self.started + max(self.settings.seconds - FINISH_S, self.settings.seconds / 2),
         )
-        engines = [Recipe.parse(trial.recipe).engine for trial in originals]
         if self.settings.recipes:
             explorer.explore(self.settings.recipes, ())
         else:

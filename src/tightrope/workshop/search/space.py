@@ -18,13 +18,25 @@ SMOOTH = "smooth(alpha=0.7, shift=true)"
 TABLES = ("embedding(bits=8)", "embedding(bits=6, block=32)", "embedding(bits=4, block=64, symmetric=false)")
 """They come last in a recipe: what begins alike shares the work."""
 
+ROTATED = "center + rotate + int8(compensation=gptq)"
+SLOW_IN_FLOAT = ("native",)
+"""Engines made for integers: an original is never fastest there, and timing it there is time lost."""
+
 OPENERS = {
+    "native": f"{ROTATED} + {TABLES[0]}",
     "onnxruntime": f"{SMOOTH} + {STATIC} + {TABLES[0]}",
     "openvino": f"{SMOOTH} + {STATIC} + {TABLES[0]}",
 }
 """For each engine the recipe to begin with: what did best on it, on models measured so far."""
 
 BODIES: dict[str, tuple[str, ...]] = {
+    "native": (
+        ROTATED,
+        "rotate + int8",
+        "center + smooth(alpha=0.5) + rotate + int8(compensation=gptq)",
+        "int8(compensation=gptq)",
+        "int4",
+    ),
     "onnxruntime": (
         f"{SMOOTH} + {DYNAMIC}",
         f"{SMOOTH} + {STATIC}",
@@ -56,6 +68,11 @@ BODIES: dict[str, tuple[str, ...]] = {
 PLAIN = ("half",)
 MOST_TABLES = 2
 """How many of an engine's first recipes are tried with smaller tables too."""
+
+
+def for_originals(engines: Sequence[str]) -> tuple[str, ...]:
+    """The engines worth timing the original on: all but those made for integers, unless there is no other."""
+    return tuple(name for name in engines if name not in SLOW_IN_FLOAT) or tuple(engines)
 
 
 def openers(engines: Sequence[str]) -> tuple[Recipe, ...]:
