@@ -30,6 +30,8 @@ class Latency:
     p99_s: float
     speedup: Interval | None = None
     """Against the original, same text, interleaved in the same run; above 1 is faster."""
+    quantiles_s: tuple[float, ...] = ()
+    """The distribution: the calls in ascending order or, of many, evenly spaced quantiles from least to most."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -80,13 +82,17 @@ class Measurement:
         """Read what `to_json` wrote."""
         fields = dict(data)
         conditions = fields.pop("conditions")
-        latencies = tuple(
-            Latency(**{**item, "speedup": Interval(**item["speedup"]) if item.get("speedup") else None})
-            for item in fields.pop("latencies")
-        )
+        latencies = tuple(map(_latency, fields.pop("latencies")))
         return Measurement(
             conditions=Conditions(**{**conditions, "isa": tuple(conditions["isa"])}), latencies=latencies, **fields
         )
+
+
+def _latency(data: Mapping[str, Any]) -> Latency:
+    fields = dict(data)
+    fields["speedup"] = Interval(**data["speedup"]) if data.get("speedup") else None
+    fields["quantiles_s"] = tuple(data.get("quantiles_s", ()))
+    return Latency(**fields)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -5,7 +5,16 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tightrope.device.meter.interleave import Contest, Rounds, calls_in_a_block, in_turns, latency, ratio, spread
+from tightrope.device.meter.interleave import (
+    MOST_QUANTILES,
+    Contest,
+    Rounds,
+    calls_in_a_block,
+    in_turns,
+    latency,
+    ratio,
+    spread,
+)
 from tightrope.testing import FakeClock
 
 
@@ -90,6 +99,16 @@ def test_percentiles_are_over_all_calls_of_the_candidate() -> None:
     found = latency(12, [Rounds(candidate=[[float(value) for value in range(1, 51)], list(range(51, 102))])])
     assert (found.p50_s, found.p95_s, found.p99_s) == (51, 96, 100)
     assert found.speedup is None
+
+
+@given(st.lists(st.floats(1e-6, 10), min_size=1, max_size=600))
+def test_the_distribution_is_bounded_and_in_order(times: list[float]) -> None:
+    found = latency(12, [Rounds(candidate=[times])]).quantiles_s
+    assert len(found) == min(len(times), MOST_QUANTILES)
+    assert list(found) == sorted(found)
+    assert found[-1] == pytest.approx(max(times), rel=1e-4)
+    if 1 < len(times) <= MOST_QUANTILES:
+        assert list(found) == pytest.approx(sorted(times), rel=1e-4)
 
 
 @pytest.mark.parametrize(("seconds", "calls"), [(1e-6, 15), (0.001, 12), (0.005, 2), (0.2, 1), (10.0, 1)])

@@ -81,7 +81,8 @@ def _brightness(colour: str) -> float:
 def test_the_page_works(make_run: Make, chromium: str, tmp_path: Path, width: int, scheme: str) -> None:
     run = make_run()
     found = _ask(chromium, tmp_path, run, width, scheme)
-    assert found["charts"] == [["chart-frontier", True], ["chart-latency", True], ["chart-sensitivity", True]]
+    names = ("frontier", "latency", "distribution", "sensitivity")
+    assert found["charts"] == [[f"chart-{name}", True] for name in names]
     assert found["sideways"] == 0
     assert found["redrawn"] is True
     assert found["first"] == run.chosen

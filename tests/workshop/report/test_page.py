@@ -15,7 +15,7 @@ import pytest
 from tightrope.errors import OutputError
 from tightrope.workshop.report.charts import chart_data
 from tightrope.workshop.report.page import page, write_page
-from tightrope.workshop.search.trial import Run
+from tightrope.workshop.search.trial import Run, Trial
 
 Make = Callable[..., Run]
 ATTACK = "</script><script>window.attacked=1</script><img src=x onerror=window.attacked=1>'\"\u2028<!--\ud800\x1b[2J"
@@ -161,6 +161,33 @@ def test_nan_and_missing_figures_reach_no_chart(make_run: Make) -> None:
     json.dumps(data, allow_nan=False)
     assert "cosine_min" not in data["points"][0]["values"]
     assert [axis["name"] for axis in data["axes"]].count("latency32") == 1
+
+
+def test_a_distribution_is_drawn_where_it_is_known(make_run: Make) -> None:
+    run = make_run()
+    assert 'id="chart-distribution"' in page(run)
+    latencies = chart_data(run)["latency"]
+    assert {(item["name"], item["tokens"], len(item["quantiles"])) for item in latencies} == {
+        (name, tokens, 101) for name in ("original", "chosen") for tokens in (12, 32, 128)
+    }
+
+
+def test_a_run_of_an_older_version_has_no_distribution(make_run: Make) -> None:
+    def older(trial: Trial) -> Trial:
+        found = trial.measurement
+        assert found is not None
+        bare = tuple(replace(item, quantiles_s=()) for item in found.latencies)
+        return replace(trial, measurement=replace(found, latencies=bare))
+
+    run = make_run()
+    chosen = older(run.trial(run.chosen or ""))
+    aged = replace(run, baseline=older(run.baseline), trials=(chosen, *run.trials[1:]))
+    assert 'id="chart-distribution"' not in page(aged)
+    data = aged.to_json()
+    for trial in (data["baseline"], data["trials"][0]):
+        for latency in trial["measurement"]["latencies"]:
+            del latency["quantiles_s"]
+    assert Run.from_json(data) == aged
 
 
 def test_the_page_is_written_whole_or_not_at_all(make_run: Make, tmp_path: Path) -> None:

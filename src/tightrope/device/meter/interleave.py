@@ -23,6 +23,8 @@ Block = Callable[[], list[float]]
 RESAMPLES = 2000
 BLOCK_S = 0.012
 MOST_CALLS = 15
+MOST_QUANTILES = 200
+"""So many values at most tell the distribution of the calls: enough for a curve on a page."""
 
 
 @dataclass(slots=True)
@@ -102,7 +104,15 @@ def latency(tokens: int, legs: Sequence[Rounds], *, seed: int = 0) -> Latency:
     times = np.concatenate([np.asarray(block) for leg in legs for block in leg.candidate])
     p50, p95, p99 = (float(value) for value in np.percentile(times, (50, 95, 99)))
     speedup = ratio(legs, seed=seed) if all(leg.original for leg in legs) else None
-    return Latency(tokens=tokens, n=len(times), p50_s=p50, p95_s=p95, p99_s=p99, speedup=speedup)
+    return Latency(
+        tokens=tokens, n=len(times), p50_s=p50, p95_s=p95, p99_s=p99, speedup=speedup, quantiles_s=_distribution(times)
+    )
+
+
+def _distribution(times: NDArray[np.float64]) -> tuple[float, ...]:
+    """The calls in ascending order or, of more than `MOST_QUANTILES`, so many quantiles; to five digits."""
+    shares = np.linspace(0, 1, min(len(times), MOST_QUANTILES))
+    return tuple(float(f"{value:.5g}") for value in np.quantile(times, shares))
 
 
 def spread(lengths: Sequence[int], most: int) -> list[int]:

@@ -100,6 +100,7 @@ def _latencies(run: Run) -> list[dict[str, Any]]:
             "p50": latency.p50_s,
             "p95": latency.p95_s,
             "p99": latency.p99_s,
+            "quantiles": list(latency.quantiles_s) if all(map(math.isfinite, latency.quantiles_s)) else [],
         }
         for name, item in named
         if item is not None

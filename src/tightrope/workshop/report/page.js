@@ -208,6 +208,39 @@
     });
   }
 
+  function distribution() {
+    const known = data.latency.filter((item) => item.quantiles.length > 1);
+    const lengths = [...new Set(known.map((item) => item.tokens))].sort((a, b) => a - b);
+    const dashes = [[], [8, 4], [2, 3], [8, 3, 2, 3]];
+    const sets = known.map((item) => ({
+      label: `${item.name}, ${item.tokens} tokens`, pointStyle: "line",
+      data: item.quantiles.map((seconds, place) => ({ x: seconds, y: place / (item.quantiles.length - 1) })),
+      borderColor: colour(item.name === "original" ? "grey" : "accent"),
+      borderDash: dashes[lengths.indexOf(item.tokens) % dashes.length],
+      borderWidth: 2, pointRadius: 0, pointHitRadius: 8,
+    }));
+    draw("distribution", {
+      type: "line", data: { datasets: sets },
+      options: {
+        parsing: false,
+        scales: {
+          x: { ...axis("seconds", "time of one call"), type: "logarithmic" },
+          y: { ...axis("fraction", "calls that took no longer"), min: 0, max: 1 },
+        },
+        plugins: {
+          legend: { ...legend(), labels: { ...legend().labels, pointStyleWidth: 30 } }, // long enough to show the dashes
+          tooltip: {
+            ...tooltip(),
+            callbacks: {
+              title: (items) => items[0].dataset.label,
+              label: (item) => `${show(item.raw.y, "fraction")} of the calls took ${show(item.raw.x, "seconds")} at most`,
+            },
+          },
+        },
+      },
+    });
+  }
+
   function sensitivity() {
     const rows = data.sensitivity.slice(0, 60);
     const parts = rows.map((row) => row.layer.split("."));
@@ -236,6 +269,7 @@
     Chart.defaults.font.family = getComputedStyle(document.body).fontFamily;
     if (data.axes.length > 1) frontier();
     if (byId("chart-latency")) latency();
+    if (byId("chart-distribution")) distribution();
     if (byId("chart-sensitivity")) sensitivity();
   }
 

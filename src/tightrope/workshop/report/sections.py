@@ -149,10 +149,13 @@ def _latency(run: Run) -> Markup | None:
     if not rows:
         return None
     head = ("tokens", "p50", "p95", "p99", "calls")
+    spread = any(latency.quantiles_s for _, found in named if found for latency in found.latencies)
+    said = "Which share of the calls took no longer than so long, for the original and the candidate by length of text"
     return section(
         "latency",
         "Latency",
         chart("latency", "Latency of the original and the candidate by length of text; the table has the same figures"),
+        chart("distribution", said) if spread else None,
         table(head, sorted(rows, key=lambda row: int(str(row[0]).partition(",")[0])), "Latency by length of text"),
     )
 
