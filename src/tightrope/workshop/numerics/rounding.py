@@ -6,19 +6,37 @@ from tightrope.errors import UnsupportedError
 from tightrope.workshop.numerics.quantized import Codes, Floats, Quantized
 
 
-def round_to_nearest(weight: Floats, *, bits: int, block: int | None, symmetric: bool) -> Quantized:
+LEAST_HALF = np.float32(2.0**-14)
+"""Below it float16 loses bits."""
+
+
+def round_to_nearest(
+    weight: Floats, *, bits: int, block: int | None, symmetric: bool, half_scales: bool = False
+) -> Quantized:
     """A weight [out, in] as the nearest codes of the grid that just covers each row, or each `block` of a row.
 
     Symmetric: int8 codes in ±(2^(bits-1) - 1) and no zero point. Asymmetric: uint8 codes from zero up, and a zero
     point, so that 0.0 itself is always exact. Where `block` does not divide `in`, a row's last block is short.
+    `half_scales`: every scale is a value that float16 holds, the next one above, unless one of them is too small.
 
     Raises `UnsupportedError` for a weight that is not finite.
     """
     low, high = limits(weight, block)
     scale, zero = grid(low, high, bits=bits, symmetric=symmetric)
+    if half_scales and (scale >= LEAST_HALF).all() and (scale < np.finfo(np.float16).max / 2).all():
+        scale = _above(scale)
+        zero = None if zero is None else np.clip(np.rint(-np.minimum(low, 0) / scale), 0, 2**bits - 1)
     wide_zero = None if zero is None else spread(zero, weight.shape[1], block)
     codes = encode(weight, spread(scale, weight.shape[1], block), wide_zero, bits=bits)
     return pack(codes, scale, zero, bits=bits, block=block)
+
+
+def _above(scale: Floats) -> Floats:
+    """The least values that float16 holds and that are no smaller."""
+    nearest = scale.astype(np.float16)
+    below = nearest.astype(np.float32) < scale
+    found: Floats = np.where(below, np.nextafter(nearest, np.float16(np.inf)), nearest).astype(np.float32)
+    return found
 
 
 def limits(weight: Floats, block: int | None) -> tuple[Floats, Floats]:

@@ -1,7 +1,8 @@
 """The vocabulary's table in few bits, a scale for each row or each block of a row.
 
 A table is only gathered from, so fewer bits cost no speed; it is half of a small encoder's size. Guan et al. 2019,
-arXiv:1911.02079, go to four bits by row; blocks keep more of the answers for a little more size.
+arXiv:1911.02079, go to four bits by row; blocks keep more of the answers for a little more size. Scales are values that
+float16 holds, so that an engine may store them as such.
 """
 
 from dataclasses import dataclass
@@ -41,6 +42,10 @@ def apply(model: M, options: Options, observer: Observer) -> M:
         weight = model.weights[table.weight]
         if table.is_vocabulary and table.weight not in multiplied and not isinstance(weight, Quantized):
             weights[table.weight] = round_to_nearest(
-                values(weight), bits=options.bits, block=options.block or None, symmetric=options.symmetric
+                values(weight),
+                bits=options.bits,
+                block=options.block or None,
+                symmetric=options.symmetric,
+                half_scales=True,
             )
     return model.rewrite(weights=weights)
