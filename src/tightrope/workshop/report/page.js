@@ -208,6 +208,10 @@
     });
   }
 
+  // A legend takes its style from the points, which have no dashes.
+  const dashed = (chart) => Chart.defaults.plugins.legend.labels.generateLabels(chart)
+    .map((item) => ({ ...item, lineDash: chart.data.datasets[item.datasetIndex].borderDash }));
+
   function distribution() {
     const known = data.latency.filter((item) => item.quantiles.length > 1);
     const lengths = [...new Set(known.map((item) => item.tokens))].sort((a, b) => a - b);
@@ -225,10 +229,10 @@
         parsing: false,
         scales: {
           x: { ...axis("seconds", "time of one call"), type: "logarithmic" },
-          y: { ...axis("fraction", "calls that took no longer"), min: 0, max: 1 },
+          y: { ...axis("fraction", "share of calls"), min: 0, max: 1 },
         },
         plugins: {
-          legend: { ...legend(), labels: { ...legend().labels, pointStyleWidth: 30 } }, // long enough to show the dashes
+          legend: { ...legend(), labels: { ...legend().labels, pointStyleWidth: 30, generateLabels: dashed } },
           tooltip: {
             ...tooltip(),
             callbacks: {

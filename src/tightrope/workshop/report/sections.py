@@ -155,7 +155,7 @@ def _latency(run: Run) -> Markup | None:
         "latency",
         "Latency",
         chart("latency", "Latency of the original and the candidate by length of text; the table has the same figures"),
-        chart("distribution", said) if spread else None,
+        chart("distribution", said, "tall") if spread else None,
         table(head, sorted(rows, key=lambda row: int(str(row[0]).partition(",")[0])), "Latency by length of text"),
     )
 
