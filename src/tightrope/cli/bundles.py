@@ -116,7 +116,10 @@ def _measurement_text(found: Any) -> str:
 @BUNDLE
 @JSON
 def show(path: Path, as_json: bool) -> None:
-    """Say what BUNDLE is: task, engine, recipe, where it comes from, what was measured."""
+    """Say what BUNDLE is: task, engine, recipe, where it comes from, what was measured.
+
+    With --json all of it: also the run of its fit, in which each timed trial tells which layers ran in which precision.
+    """
     source = bundle.read(path)
     if as_json:
         attachments = {Path(item.path).stem: source.attachment(Path(item.path).stem) for item in source.attachments}
@@ -139,6 +142,9 @@ def _facts(source: Bundle) -> Iterator[tuple[str, str]]:
     yield "size", units.show(source.size_bytes, "bytes")
     yield "made with", ", ".join(f"{name} {version}" for name, version in lineage.get("tools", {}).items())
     quality, measurement = source.attachment("quality"), source.attachment("measurement")
+    for trial in _chosen(source.attachment("run")):
+        shares = (f"{units.show(share, 'fraction')} {name}" for name, share in (trial.get("executed") or {}).items())
+        yield "ran in", ", ".join(shares) or "unknown: the engine does not tell"
     if quality:
         loss = quality["loss"]
         low, high = (units.show(loss[end], "fraction") for end in ("low", "high"))
@@ -149,6 +155,11 @@ def _facts(source: Bundle) -> Iterator[tuple[str, str]]:
     if measurement:
         for item in measurement["latencies"]:
             yield "latency", f"{item['tokens']} tokens: {units.show(item['p50_s'], 'seconds')} p50 (n={item['n']})"
+
+
+def _chosen(run: Any) -> list[Any]:
+    """The trial that became this bundle, if the run of its fit is attached."""
+    return [trial for trial in run["trials"] if trial["recipe"] == run["chosen"]] if run else []
 
 
 @click.command()

@@ -101,9 +101,7 @@ class Model:
         self._lib = library()
         self._handle = ctypes.c_uint64()
         options = _Options(ctypes.sizeof(_Options), threads, 0, int(exact_attention))
-        _check(
-            self._lib.tightrope_open_descriptor(descriptor, ctypes.byref(options), ctypes.byref(self._handle))
-        )
+        _check(self._lib.tightrope_open_descriptor(descriptor, ctypes.byref(options), ctypes.byref(self._handle)))
         about = _Description(ctypes.sizeof(_Description))
         _check(self._lib.tightrope_describe(self._handle, ctypes.byref(about)))
         self.width, self.max_length, self.types = about.width, about.max_length, about.types
@@ -115,7 +113,9 @@ class Model:
         try:
             descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
         except OSError as error:
-            raise EngineError(f"{path} cannot be opened: {error.strerror}.", hint="Allow this user to read it.") from error
+            raise EngineError(
+                f"{path} cannot be opened: {error.strerror}.", hint="Allow this user to read it."
+            ) from error
         try:
             return cls(descriptor, threads=threads, exact_attention=exact_attention)
         finally:
@@ -124,7 +124,7 @@ class Model:
     def run(
         self, ids: NDArray[np.int32], offsets: NDArray[np.int64], types: NDArray[np.int32] | None = None
     ) -> NDArray[np.float32]:
-        """Rows [texts, width] for ids [tokens]; text i has those from offsets[i] to offsets[i + 1], offsets [texts + 1].
+        """Rows [texts, width] for ids [tokens]: text i has those from offsets[i] to offsets[i + 1], of [texts + 1].
 
         Raises `DataError` for ids or lengths that the model does not have, `EngineError` if it is closed.
         """

@@ -29,7 +29,6 @@ class _Opened:
     """An open bundle: its session and its tokenizer. A context manager; closing gives the memory back."""
 
     def __init__(self, source: Bundle, session: Session, artefact: Artefact) -> None:
-        content = source.content
         self.bundle = source
         self.engine = artefact.engine
         self.truncated = 0
@@ -56,7 +55,7 @@ class _Opened:
     def feeds(self, encoded: Encoded) -> dict[str, NDArray[Any]]:
         """The arrays that the session takes for one batch."""
         if self._ragged:
-            whole = {"input_ids": encoded.ids.values, "offsets": encoded.ids.offsets}
+            whole: dict[str, NDArray[Any]] = {"input_ids": encoded.ids.values, "offsets": encoded.ids.offsets}
             return whole | ({"token_type_ids": encoded.types.values} if "token_type_ids" in self._takes else {})
         ids, mask = encoded.ids.padded(multiple=self._multiple)
         named = {"input_ids": ids, "attention_mask": mask}
@@ -76,7 +75,9 @@ class _Opened:
         """Fill the rows of one window, in batches of similar length."""
         encoded = self.tokenizer.encode(inputs, types="token_type_ids" in self._takes)
         self.truncated += encoded.truncated
-        if self._ragged or len(inputs) == 1:  # nothing to sort, which is half of what a short text costs around the engine
+        if (
+            self._ragged or len(inputs) == 1
+        ):  # nothing to sort, which is half of what a short text costs around the engine
             rows[:] = self._answers(encoded, rows.shape)
             return
         for batch in batches(encoded.ids.lengths, self._token_budget):

@@ -49,7 +49,7 @@ def file_name(data: bytes, suffix: str) -> str:
 
 
 class Converter(Protocol):
-    """What a file in `convert/` offers. One that takes no Graph, only models of a known family, says `TAKES = Network`."""
+    """What a file in `convert/` offers. One that takes only models of a known family says `TAKES = Network`."""
 
     def convert(self, model: Model) -> Converted:
         """Raises `UnsupportedError` with the layer's name for what the engine cannot express."""

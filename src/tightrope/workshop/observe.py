@@ -54,9 +54,7 @@ class Inputs:
         if scheme.rotation is not None:
             gram = rotated(rotated(gram, scheme.rotation).T, scheme.rotation)
             low, high = rows.min(0), rows.max(0)  # a rotated range is not the range of what is rotated
-        return Inputs(
-            count=self.count, low=low, high=high, mean=prepared(self.mean, scheme), gram=gram, rows=rows
-        )
+        return Inputs(count=self.count, low=low, high=high, mean=prepared(self.mean, scheme), gram=gram, rows=rows)
 
 
 class Observer:

@@ -1,8 +1,8 @@
 """The plain executable reference of an annotated model: what every engine's form is held against.
 
 Weights on a grid are written as DequantizeLinear (ONNX opset 21, blocked and 4-bit where they are), a layer's
-scheme as plain arithmetic on its input: shift, smooth, rotation, and rounding to the grid and back. Any conforming engine
-can execute it; it is slow and true.
+scheme as plain arithmetic on its input: shift, smooth, rotation, and rounding to the grid and back. Any conforming
+engine can execute it; it is slow and true.
 """
 
 from collections.abc import Sequence

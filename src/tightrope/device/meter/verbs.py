@@ -137,7 +137,7 @@ class Worker:
         return self._rows(_inputs(request, "pairs"))
 
     def executed(self, request: Mapping[str, Any], _payload: bytes) -> Reply:
-        """The share of multiply-adds by precision for one input, as the engine tells it; null if it cannot."""
+        """The share of multiply-adds by precision for one input, and each layer's, as the engine tells it, or null."""
         from tightrope import plugins
 
         model = self._opened()
@@ -147,7 +147,9 @@ class Worker:
         met = first if isinstance(first, tuple) else _prompt(model) + first
         feeds = model.feeds(model.tokenizer.encode([met]))
         found = plugins.load("runtimes", model.engine).executed(files, artefact.settings, feeds)
-        return {"share": None if found is None else dict(found.share)}, b""
+        if found is None:
+            return {"share": None, "layers": None}, b""
+        return {"share": dict(found.share), "layers": dict(found.by_layer)}, b""
 
     def compose(self, request: Mapping[str, Any], _payload: bytes) -> Reply:
         """An input of exactly so many tokens, made from the given texts; null if the model takes no such length.

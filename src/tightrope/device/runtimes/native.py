@@ -26,7 +26,9 @@ def open_artefact(files: Mapping[str, Path], settings: Mapping[str, Any], *, thr
     try:
         with path.open("rb") as stream:
             if not hashlib.file_digest(stream, "sha256").hexdigest().startswith(path.stem):
-                raise EngineError(f"{path.name} is not what its name says: it was changed.", hint="Fetch the bundle again.")
+                raise EngineError(
+                    f"{path.name} is not what its name says: it was changed.", hint="Fetch the bundle again."
+                )
             return NativeSession(engine.Model(stream.fileno(), threads=threads, exact_attention=exact))
     except OSError as error:
         raise EngineError(f"{path.name} cannot be read: {error.strerror}.", hint="Fetch the bundle again.") from error
@@ -47,7 +49,9 @@ class NativeSession:
         """Rows for ids [tokens] and offsets [texts + 1], as `Ragged` holds them."""
         for port in self.inputs:
             if port.name not in feeds or feeds[port.name].ndim != 1:
-                raise EngineError(f"{port.name} must be an array of one dimension.", hint="Give what the inputs ask for.")
+                raise EngineError(
+                    f"{port.name} must be an array of one dimension.", hint="Give what the inputs ask for."
+                )
         types = feeds.get("token_type_ids")
         return {self.outputs[0].name: self.model.run(feeds["input_ids"], feeds["offsets"], types)}
 
@@ -57,7 +61,7 @@ class NativeSession:
 
 
 def executed(files: Mapping[str, Path], settings: Mapping[str, Any], feeds: Mapping[str, Array]) -> Executed | None:
-    """The share of multiply-adds by precision, from the file's own sections: the engine has no other way to run them."""
+    """The share of multiply-adds by precision, from the file's own sections: there is no other way to run them."""
     records, elements = _sections(files["model"])
     lengths = np.diff(feeds["offsets"]).astype(np.float64)
     work: dict[str, float] = {}

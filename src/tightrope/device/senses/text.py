@@ -35,10 +35,10 @@ class Tokenizer:
     """A tokenizer that cuts at `max_length` tokens and never pads."""
 
     def __init__(self, source: Path | bytes, max_length: int) -> None:
-        Engine = plugins.import_optional("tokenizers", wanted_by="this tokenizer").Tokenizer
+        tokenizers = plugins.import_optional("tokenizers", wanted_by="this tokenizer")
         try:
             text = source if isinstance(source, bytes) else source.read_bytes()
-            self._engine: Any = Engine.from_str(text.decode())
+            self._engine: Any = tokenizers.Tokenizer.from_str(text.decode())
         except Exception as error:  # tokenizers raises bare Exception
             raise BundleError(f"The tokenizer cannot be read: {error}.", hint="Make the bundle anew.") from error
         self._engine.no_padding()
@@ -80,7 +80,9 @@ class NativeTokenizer:
         Raises `DataError` for anything that is not text.
         """
         pairs = bool(inputs) and not isinstance(inputs[0], str)
-        texts = [part for item in inputs for part in clean_pair(item)] if pairs else [clean_text(item) for item in inputs]
+        texts = (
+            [part for item in inputs for part in clean_pair(item)] if pairs else [clean_text(item) for item in inputs]
+        )
         ids, segments, offsets, cut = self._model.tokenize(texts, pairs=pairs, max_length=self.max_length)
         nothing = Ragged(segments[:0], np.zeros(len(offsets), np.int64))
         return Encoded(ids=Ragged(ids, offsets), types=Ragged(segments, offsets) if types else nothing, truncated=cut)

@@ -51,10 +51,15 @@ class _OnBench:
     def __exit__(self, *_: object) -> None:
         self._bench.close()
 
-    def executed(self, example: Any) -> dict[str, float] | None:
-        """The share of multiply-adds by precision for one input, as the engine tells it; `None` if it cannot."""
-        share = self._bench.request("executed", {"inputs": [example]})[0].get("share")
-        return None if share is None else {str(name): float(value) for name, value in share.items()}
+    def executed(self, example: Any) -> tuple[dict[str, float] | None, dict[str, str]]:
+        """The share of multiply-adds by precision for one input, and the precision of each layer.
+
+        As the engine tells them: `None` and nothing if it cannot.
+        """
+        answer = self._bench.request("executed", {"inputs": [example]})[0]
+        share, layers = answer.get("share"), answer.get("layers") or {}
+        named = {str(layer): str(precision) for layer, precision in layers.items()}
+        return None if share is None else {str(name): float(value) for name, value in share.items()}, named
 
     def _answers(self, inputs: Sequence[Any], prompt: str | None = None) -> Floats:
         self.truncated += self._tokenizer.encode(inputs).truncated

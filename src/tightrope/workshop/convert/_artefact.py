@@ -78,14 +78,15 @@ def float_panels(values: Array) -> Array:
 
 def nibbles(panels: Array) -> bytes:
     """Codes [..., 16] of 4 bits: outputs 0 to 7 are the low halves of 8 bytes, 8 to 15 the high ones."""
-    low, high = panels[..., :8].view(np.uint8) & 15, panels[..., 8:].view(np.uint8) & 15
-    return (low | (high << 4)).tobytes()
+    codes = panels.view(np.uint8) & 15
+    both: Array = codes[..., :8] | (codes[..., 8:] << 4)
+    return both.tobytes()
 
 
 def packed_rows(codes: Array, bits: int) -> bytes:
-    """Rows [n, width] of codes of 4 or 6 bits, in groups of 32: 16 bytes of low halves, then 8 of the upper two bits."""
+    """Rows [n, width] of codes of 4 or 6 bits, 32 together: 16 bytes of low halves, then 8 of the upper two bits."""
     groups = (codes.view(np.uint8) & (2**bits - 1)).reshape(len(codes), -1, 32)
-    low = (groups[..., :16] & 15) | ((groups[..., 16:] & 15) << 4)
+    low: Array = (groups[..., :16] & 15) | ((groups[..., 16:] & 15) << 4)
     if bits == 4:
         return low.tobytes()
     top = (groups >> 4).reshape(*groups.shape[:2], 4, 8)

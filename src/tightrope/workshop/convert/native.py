@@ -241,10 +241,14 @@ class _NativeForm:
     def _kind(self, name: str) -> tuple[object, ...]:
         """What layers must have in common to be one."""
         weight, scheme = self.network.weights[self.linears[name].weight], self._scheme(name)
-        stored: tuple[object, ...] = (str(weight.dtype),) if not isinstance(weight, Quantized) else (
-            weight.bits,
-            weight.block,
-            weight.zero_point is None,
+        stored: tuple[object, ...] = (
+            (str(weight.dtype),)
+            if not isinstance(weight, Quantized)
+            else (
+                weight.bits,
+                weight.block,
+                weight.zero_point is None,
+            )
         )
         arrays = tuple(None if item is None else item.tobytes() for item in (scheme.smooth, scheme.shift))
         return (*stored, scheme.bits, scheme.rotation, *arrays)
@@ -369,5 +373,3 @@ def _stored(weight: Weight, name: str) -> Array:
     if not np.isfinite(found).all():
         raise UnsupportedError(f"{name} holds values that are not finite.", hint="Give a model that is whole.")
     return found
-
-

@@ -1,7 +1,7 @@
 """The Hadamard transform over blocks of features: a rotation that spreads an outlier over its whole block.
 
-Sylvester's matrices, divided by the root of their size, so that they are symmetric and their own inverse (QuaRot, Ashkboos
-et al. 2024, arXiv:2404.00456, uses them for the same purpose).
+Sylvester's matrices, divided by the root of their size, so that they are symmetric and their own inverse (QuaRot,
+Ashkboos et al. 2024, arXiv:2404.00456, uses them for the same purpose).
 """
 
 from functools import cache
@@ -22,7 +22,7 @@ def hadamard(length: int) -> Floats:
     matrix = np.ones((1, 1))
     while len(matrix) < length:
         matrix = np.block([[matrix, matrix], [matrix, -matrix]])
-    found = (matrix / np.sqrt(length)).astype(np.float32)
+    found: Floats = (matrix / np.sqrt(length)).astype(np.float32)
     found.flags.writeable = False
     return found
 

@@ -5,7 +5,6 @@ import numpy as np
 from tightrope.errors import UnsupportedError
 from tightrope.workshop.numerics.quantized import Codes, Floats, Quantized
 
-
 LEAST_HALF = np.float32(2.0**-14)
 """Below it float16 loses bits."""
 

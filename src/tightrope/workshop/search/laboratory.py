@@ -244,15 +244,16 @@ class Laboratory:
             plan = replace(self.plan, limit_s=self._limit_s(self.plan.limit_s))
             found = measure(made, self._texts(), plan, self.place, against=self._original)
             cache.store_json("measurements", name, found.to_json())
-        return replace(trial, state="timed", measurement=found, executed=self._executed(made), reused=bool(known))
+        executed, layers = self._executed(made)
+        return replace(trial, state="timed", measurement=found, executed=executed, layers=layers, reused=bool(known))
 
-    def _executed(self, made: Bundle) -> dict[str, float] | None:
-        """The share of multiply-adds by precision, as the bench's engine tells it for one of the bundle's own texts."""
+    def _executed(self, made: Bundle) -> tuple[dict[str, float] | None, dict[str, str]]:
+        """What ran in which precision, as the bench's engine tells it for one of the bundle's own texts."""
         try:
             with open_on_bench(made, self.place, self.plan, self._limit_s(self.plan.limit_s)) as opened:
                 return opened.executed(made.content.vectors["inputs"][-1])
         except BenchError:
-            return None  # an older worker does not know the question
+            return None, {}  # an older worker does not know the question
 
     def _texts(self) -> list[str]:
         texts = spread(self.question.seen.samples.texts, MEASURED_TEXTS)
