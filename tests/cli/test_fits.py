@@ -99,6 +99,17 @@ def test_a_second_run_takes_up_what_the_first_one_found(home: Path) -> None:
     assert all(trial["reused"] for trial in again["trials"])  # type: ignore[union-attr]
 
 
+def test_what_really_ran_is_told_layer_by_layer(home: Path) -> None:
+    run = fit(home, "encoder", *EASY)
+    command = [sys.executable, "-m", "tightrope", "show", str(run["bundle"])]
+    shown = subprocess.run(command, cwd=home, capture_output=True, text=True, check=True).stdout
+    assert "ran in" in shown and "% int8" in shown
+    whole = subprocess.run([*command, "--json"], cwd=home, capture_output=True, text=True, check=True).stdout
+    layers = json.loads(whole)["attachments"]["run"]["trials"][0]["layers"]
+    assert set(layers.values()) == {"int8", "fp32"}
+    assert any(name.startswith("encoder.layer.1.output.dense") for name in layers)
+
+
 def test_the_same_samples_are_not_quoted_twice(home: Path) -> None:
     command = [sys.executable, "-m", "tightrope", "fit", "encoder", "--data", "seen.tsv", "--report-data", "seen.tsv"]
     done = subprocess.run(command, cwd=home, capture_output=True, text=True, check=False)

@@ -84,6 +84,7 @@ def _timed(recipe: str, ratio: float, megabytes: float, loss: float, breaches: t
         quality=_quality(loss),
         measurement=_measurement(engine, ratio, size, size + (70 if engine == "onnxruntime" else 160) * 1_000_000),
         executed={"int8": 0.981, "fp32": 0.019} if engine == "openvino" else None,
+        layers={"encoder.layer.0.output.dense": "int8", "first_product": "fp32"} if engine == "openvino" else {},
         judged_s=4.2,
     )
 

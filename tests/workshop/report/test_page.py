@@ -84,6 +84,8 @@ def test_the_figures_that_people_ask_for_are_there(make_run: Make) -> None:
         "not measured",  # energy
         "3 texts were longer than the model's limit",
         "int8 98.1 %",
+        "2 layers: 1 in int8, 1 in fp32",
+        "encoder.layer.0.output.dense",
         "tightrope fit all-MiniLM-L6-v2 --budget",
         "53aa" * 16,
         "tools.openvino",
@@ -161,6 +163,10 @@ def test_nan_and_missing_figures_reach_no_chart(make_run: Make) -> None:
     json.dumps(data, allow_nan=False)
     assert "cosine_min" not in data["points"][0]["values"]
     assert [axis["name"] for axis in data["axes"]].count("latency32") == 1
+
+
+def test_an_engine_that_does_not_tell_its_layers_has_no_list_of_them(make_run: Make) -> None:
+    assert " layers: " not in Reader(page(make_run(chosen=make_run().trials[2].recipe))).words
 
 
 def test_a_distribution_is_drawn_where_it_is_known(make_run: Make) -> None:

@@ -1,5 +1,6 @@
 """The parts of the page, from top to bottom; each is a function of the run, and empty where there is nothing to say."""
 
+from collections import Counter
 from collections.abc import Mapping
 from typing import Any
 
@@ -9,7 +10,7 @@ from tightrope.workshop.report import figures
 from tightrope.workshop.report.candidates import candidates
 from tightrope.workshop.report.charts import worst_layers
 from tightrope.workshop.report.markup import Child, Markup, tag, unbroken
-from tightrope.workshop.search.trial import Run
+from tightrope.workshop.search.trial import Run, Trial
 
 
 def all_sections(run: Run) -> tuple[Markup | None, ...]:
@@ -207,7 +208,19 @@ def _precision(run: Run) -> Markup | None:
     )
     rows: list[tuple[Child, ...]] = [(name, why) for name, why in trial.floats.items()]
     fallback = table(("layer", "why it runs in float"), rows, "Layers that run in float", words=2) if rows else None
-    return section("precision", "What really ran", facts_list([("Multiply-adds by precision", said)]), fallback)
+    return section(
+        "precision", "What really ran", facts_list([("Multiply-adds by precision", said)]), fallback, _layers(trial)
+    )
+
+
+def _layers(trial: Trial) -> Markup | None:
+    """Each layer's precision, folded away; its summary counts them."""
+    if not trial.layers:
+        return None
+    counts = ", ".join(f"{count} in {name}" for name, count in Counter(trial.layers.values()).most_common())
+    rows: list[tuple[Child, ...]] = list(trial.layers.items())
+    found = table(("layer, as the engine names it", "precision"), rows, "Precision of each layer", words=2)
+    return tag("details", tag("summary", f"{len(trial.layers)} layers: {counts}"), found)
 
 
 def _sensitivity(run: Run) -> Markup | None:

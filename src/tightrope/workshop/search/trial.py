@@ -41,7 +41,7 @@ class Trial:
     executed: Mapping[str, float] | None = None
     """The share of multiply-adds by precision as the engine itself tells it; `None`: unknown."""
     layers: Mapping[str, str] = field(default_factory=dict)
-    """Layers by the engine's own names, and the precision that each was executed in; empty if the engine cannot tell."""
+    """Layers by the engine's own names, and the precision that each ran in; empty if the engine cannot tell."""
     judged_s: float = 0.0
     """What it took to compress, convert and judge it."""
     reused: bool = False
