@@ -28,6 +28,8 @@ def home(tmp_path_factory: pytest.TempPathFactory, tiny_bert: Network) -> Path:
     save_file(dict(tiny_bert.weights), model / "model.safetensors")
     done = tightrope(folder, "compress", "model", "--recipe", "int8-simple", "--out", "tiny.bundle")
     assert done.returncode == 0, done.stderr
+    for name in ("earlier.run.json", "earlier-page.report.html"):
+        (folder / name).write_text("of an earlier fit")
     return folder
 
 
@@ -120,6 +122,9 @@ REFUSED = {
     "a time that is nonsense": ("fit", "model", "--time", "soon", "--out", "x.bundle"),
     "no such engine": ("fit", "model", "--engines", "abacus", "--out", "x.bundle"),
     "no such target": ("fit", "model", "--target", "toaster", "--out", "x.bundle"),
+    "a run that lies there": ("fit", "model", "--out", "earlier.bundle"),
+    "a page that lies there": ("fit", "model", "--out", "earlier-page.bundle"),
+    "a folder in the run's place": ("fit", "model", "--out", "x.bundle", "--json", "model", "--force"),
     "no such data": ("fit", "model", "--data", "nowhere.tsv", "--out", "x.bundle"),
     "no such pass": ("compress", "model", "--recipe", "int9", "--out", "x.bundle"),
     "no such option": ("compress", "model", "--recipe", "int8(bits=3)", "--out", "x.bundle"),

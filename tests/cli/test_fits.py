@@ -65,6 +65,7 @@ def fit(folder: Path, *arguments: str, code: int = 0) -> dict[str, object]:
         out,
         "--json",
         "run.json",
+        "--force",  # the run of the fit before
     ]
     environment = os.environ | {"TIGHTROPE_CACHE": str(folder / "cache"), "TIGHTROPE_DATA": str(folder)}
     done = subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, check=False)

