@@ -1,6 +1,5 @@
 """Commands of the workshop: they make bundles."""
 
-import os
 import shlex
 import sys
 from pathlib import Path
@@ -11,9 +10,6 @@ import click
 from tightrope import bundle, units
 from tightrope.errors import DataError
 from tightrope.plugins import import_optional
-
-# The arithmetic of the techniques is many small products: two threads of BLAS hinder each other there.
-os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
 
 MODEL = click.argument("model")
 OUT = click.option("--out", type=click.Path(path_type=Path), help="The bundle to write; by default MODEL.bundle here.")

@@ -8,6 +8,7 @@ import math
 import time
 from collections import OrderedDict
 from collections.abc import Sequence
+from contextlib import ExitStack
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any, Self
@@ -29,6 +30,7 @@ from tightrope.workshop.compress import apply_step, read_digest
 from tightrope.workshop.converted import convert
 from tightrope.workshop.model import Model
 from tightrope.workshop.observe import Observer
+from tightrope.workshop.search import blas
 from tightrope.workshop.search.question import Given, Part, Question, spread
 from tightrope.workshop.search.trial import Trial, usual
 from tightrope.workshop.verify.answers import Answers, one_by_one, open_reference
@@ -51,7 +53,10 @@ FAITHLESS = 0.8
 
 @dataclass(slots=True, kw_only=True)
 class Laboratory:
-    """Everything that making, asking and timing need. A context manager: it holds the original's process."""
+    """Everything that making, asking and timing need.
+
+    A context manager: it holds the original's process, and numpy to one thread.
+    """
 
     source: str
     model: Model
@@ -67,13 +72,16 @@ class Laboratory:
     _given: dict[str, Given] = field(default_factory=dict)
     _prefixes: "OrderedDict[str, Model]" = field(default_factory=OrderedDict)
     _proof: Vectors | None = None
+    _held: ExitStack = field(default_factory=ExitStack)
 
     def __enter__(self) -> Self:
+        self._held.enter_context(blas.one_thread())
         return self
 
     def __exit__(self, *_: object) -> None:
-        if self._original is not None:
-            self._original.close()
+        with self._held:
+            if self._original is not None:
+                self._original.close()
 
     @staticmethod
     def of(source: str, model: Model, question: Question, **settings: Any) -> "Laboratory":
