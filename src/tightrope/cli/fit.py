@@ -32,7 +32,10 @@ FORCE = click.option("--force", is_flag=True, help="Replace the bundle that lies
 @click.option("--engines", default="", help="Engines to try, as in onnxruntime,openvino; by default all installed.")
 @click.option("--recipe", "written", multiple=True, help="Try exactly this recipe; may be given several times.")
 @click.option("--bench", help="A command that starts a bench elsewhere, as in 'ssh pi tightrope bench-worker'.")
-@click.option("--target", help="What the bench is (see `tightrope targets`).")
+@click.option(
+    "--target",
+    help="What the bench is (see `tightrope targets`): its engines, cores and memory are limits too.",
+)
 @click.option("--threads", type=click.IntRange(1, 1024), default=1, show_default=True)
 @click.option("--json", "json_path", type=click.Path(path_type=Path), help="Write the whole run as JSON here too.")
 @FORCE

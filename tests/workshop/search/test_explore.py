@@ -5,13 +5,15 @@ from dataclasses import replace
 
 import pytest
 
+from tightrope import target
 from tightrope.budget import Budget
-from tightrope.errors import EngineError
+from tightrope.errors import EngineError, UnsupportedError
 from tightrope.measurement import Conditions, Interval, Latency, Measurement, Parity, Quality
 from tightrope.recipe import Recipe
 from tightrope.testing import FakeClock
 from tightrope.workshop.search import acceptance, frontier
 from tightrope.workshop.search.explore import Explorer
+from tightrope.workshop.search.fit import Settings, complete, device_of
 from tightrope.workshop.search.trial import Trial
 from tightrope.workshop.search.watcher import Unwatched
 
@@ -181,6 +183,25 @@ def test_the_nearest_is_the_one_that_misses_by_least() -> None:
 
 
 BASELINE = timed("original", 1.0, 0.0, 90)
+
+
+def test_a_target_limits_memory_where_the_budget_does_not() -> None:
+    device = target.load("raspberry-pi-4")
+    assert str(complete(Budget.parse("size<=30MB"), device)) == "size <= 30 MB, loss <= 1 %, memory <= 4 GB"
+    own = Budget.parse("memory<=120MB, loss<=2%")
+    assert complete(own, device) == own == complete(own)
+    assert str(complete(Budget.parse(""))) == "loss <= 1 %"
+    hungry = measurement(2.5, 24, memory=5_000_000_000)
+    (breach,) = complete(Budget.parse("loss<=9%"), device).judge(hungry, Interval(value=0, low=0, high=0, n=1)).breaches
+    assert str(breach) == "memory is 5 GB; the limit is memory <= 4 GB"
+
+
+def test_more_threads_than_the_target_has_cores_are_refused() -> None:
+    with pytest.raises(UnsupportedError, match="has 4 cores; 8 threads") as caught:
+        device_of(Settings(target="raspberry-pi-4", threads=8))
+    assert caught.value.hint
+    assert device_of(Settings(target="raspberry-pi-4", threads=4)) == target.load("raspberry-pi-4")
+    assert device_of(Settings(threads=8)) is None
 
 
 def test_the_gate_lets_through_what_is_smaller_and_confirmed() -> None:

@@ -11,12 +11,13 @@ from pathlib import Path
 from typing import Any
 
 from tightrope import __version__, bundle, plugins, target
-from tightrope.budget import DEFAULT_TOKENS, Budget
+from tightrope.budget import DEFAULT_TOKENS, Budget, Limit, Metric
 from tightrope.bundle import Bundle
 from tightrope.device.meter.run import Place, Plan
 from tightrope.errors import BenchError, BudgetError, DataError, MissingExtraError, TightropeError, UnsupportedError
 from tightrope.measurement import Parity, Quality
 from tightrope.recipe import Recipe
+from tightrope.target import Target
 from tightrope.workshop import cache
 from tightrope.workshop.converted import takes
 from tightrope.workshop.load import languages_of, load
@@ -51,8 +52,9 @@ class Settings:
     """How to search; every field has a default that suits most.
 
     `seconds`: the time limit of the whole. `engines`: which to try, by default all that are installed. `bench`: a
-    command that starts a bench elsewhere; `target`: what it is called. `data`, `report_data`: files of the task, to
-    search by and to quote; `judge`: the user's own `module:function`. `recipes`: try exactly these.
+    command that starts a bench elsewhere; `target`: what device it is, which limits engines, threads and memory.
+    `data`, `report_data`: files of the task, to search by and to quote; `judge`: the user's own `module:function`.
+    `recipes`: try exactly these.
     """
 
     data: Path | str | None = None
@@ -100,15 +102,32 @@ def fit(
     before the search begins; in the search an error of one candidate is a failed trial.
     """
     chosen = Settings(**settings)
-    limits = complete(Budget.parse(budget) if isinstance(budget, str) else budget)
+    device = device_of(chosen)
+    limits = complete(Budget.parse(budget) if isinstance(budget, str) else budget, device)
     place = Path(out) if out is not None else Path(f"{Path(source).name.partition('#')[0]}.bundle")
     bundle.check_free(place, force=chosen.force)
     return _Fit(source, limits, place, chosen, watcher or Unwatched()).run()
 
 
-def complete(budget: Budget) -> Budget:
-    """The budget with a limit on the loss, whatever else it says."""
-    return budget if budget.limit("loss") else Budget((*budget.limits, *Budget.parse(DEFAULT_LOSS).limits))
+def device_of(settings: Settings) -> Target | None:
+    """The target that was named. Raises `UnsupportedError` if it has fewer cores than threads are asked for."""
+    device = target.load(settings.target) if settings.target else None
+    if device is not None and settings.threads > device.cores:
+        raise UnsupportedError(
+            f"{device.name} has {device.cores} cores; {settings.threads} threads were asked for.",
+            hint=f"Ask for {device.cores} threads at most, or for another target.",
+        )
+    return device
+
+
+def complete(budget: Budget, device: Target | None = None) -> Budget:
+    """The budget with a limit on the loss, and with the device's memory as one if it says nothing of memory."""
+    added: list[Limit] = []
+    if budget.limit("loss") is None:
+        added += Budget.parse(DEFAULT_LOSS).limits
+    if device is not None and budget.limit("memory") is None:
+        added.append(Limit(Metric("memory"), device.memory_bytes))
+    return Budget((*budget.limits, *added))
 
 
 class _Fit:
