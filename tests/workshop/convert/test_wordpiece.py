@@ -437,7 +437,7 @@ def test_equals_tokenizers_on_all_of_unicode(wordpiece):
     everything = [chr(code) for code in range(0x110000) if not 0xD800 <= code < 0xE000]
     engine = tokenizer([form for character in everything for form in (character, f"##{character}")], most=100)
     blob = packed(engine)
-    for flags in range(16):
+    for flags in (0, 3, 7, 11, 15):
         engine.normalizer, options = normaliser(flags), flagged(blob, flags)
         for start in range(0, len(everything), 64):
             text = " ".join(f"{item} a{item}\U0001d165{item}\u302e{item}" for item in everything[start : start + 64])
