@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.documents import README, RESULTS, command, read_stored, update
+from benchmarks.peers.candidates import LEAN, WITHOUT_VNNI
 
 PEERS = RESULTS / "peers.json"
 BEGIN, END = "<!-- peers:begin -->", "<!-- peers:end -->"
@@ -51,11 +52,21 @@ def summary(found: Mapping[str, Any]) -> str:
         f"The limits are int8 multiply-adds from registers alone: {_rates(found)} billion a second. Shares of them "
         "at 12, 32 and 128 tokens and on the corpus are without the tokenizer; those in brackets are of the whole call."
     ]
+    lines += _without_vnni(found)
     if validity["valid"] is False:
         lines.insert(0, "**This run does not count:** " + "; ".join(validity["reasons"]) + ".")
     else:
         lines.append(YARDSTICKS[validity["yardstick"]])
     return "\n\n".join(lines)
+
+
+def _without_vnni(found: Mapping[str, Any]) -> list[str]:
+    """How ours stands on processors of an older kind, beside the leanest peer, if both were measured."""
+    ours, lean = (found["candidates"].get(name) for name in (f"tightrope_native_{WITHOUT_VNNI}", LEAN))
+    if ours is None or lean is None:
+        return []
+    ratios = ", ".join(_ratio(quantity["speed_ratio"][LEAN]) for quantity in ours["quantities"].values())
+    return [f"Both forced to AVX2, ours is {ratios} times as fast as {lean['label']} ({', '.join(_quantities())})."]
 
 
 def block(found: Mapping[str, Any]) -> str:

@@ -1,12 +1,15 @@
 """Who takes part: the peers, each at its best recipe, and ours."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 MODEL = "all-MiniLM-L6-v2"
 REFERENCES = ("onnxruntime_int8", "openvino_int8")
 """The peers that ratios are taken against: what most people run, and the fastest on most processors."""
+LEAN = "ctranslate2_int8_avx2"
+WITHOUT_VNNI = "avx2"
+"""The instruction set that older processors have: there the leanest peer is what ours is held against."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -18,6 +21,8 @@ class Candidate:
     environment: str | None
     adapter: str
     options: Mapping[str, str]
+    environ: Mapping[str, str] = field(default_factory=dict)
+    """Environment variables that the library is to see."""
 
     @property
     def ours(self) -> bool:
@@ -78,18 +83,28 @@ def peers(work: Path) -> list[Candidate]:
         ),
         ("fastembed", "fastembed, fp32", "fastembed", "fastembed", {"folder": str(at / "fastembed")}),
     ]
-    return [
+    found = [
         Candidate(name=name, label=label, environment=environment, adapter=adapter, options=options)
         for name, label, environment, adapter, options in rows
     ]
+    lean = next(item for item in found if item.name == "ctranslate2_int8")
+    forced = replace(
+        lean,
+        name=LEAN,
+        label=f"{lean.label}, forced to AVX2",
+        # Its matrix products are MKL's or oneDNN's, which have to be told as well.
+        environ={"CT2_FORCE_CPU_ISA": "AVX2", "MKL_ENABLE_INSTRUCTIONS": "AVX2", "ONEDNN_MAX_CPU_ISA": "AVX2"},
+    )
+    return [*found, forced]
 
 
-def ours(name: str, bundle: Path) -> Candidate:
-    """One of our bundles as a candidate."""
+def ours(name: str, bundle: Path, isa: str | None = None) -> Candidate:
+    """One of our bundles as a candidate; `isa` forces the native engine to an instruction set."""
     return Candidate(
-        name=f"tightrope_{name}",
-        label=f"tightrope, {name.replace('_', ' ')}",
+        name=f"tightrope_{name}" + (f"_{isa}" if isa else ""),
+        label=f"tightrope, {name.replace('_', ' ')}" + (f", forced to {isa}" if isa else ""),
         environment=None,
         adapter="tightrope",
         options={"bundle": str(bundle.resolve())},
+        environ={"TIGHTROPE_ISA": isa} if isa else {},
     )

@@ -32,7 +32,7 @@ class Conversation:
                 stdout=subprocess.PIPE,
                 stderr=log,
                 cwd=ROOT,
-                env=_environment(),
+                env=_environment() | dict(candidate.environ),
                 text=True,
                 start_new_session=True,  # a session has a priority of its own
             )

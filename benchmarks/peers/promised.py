@@ -4,9 +4,17 @@ from collections.abc import Callable
 from pathlib import Path
 
 import tightrope
-from benchmarks.peers.candidates import MODEL
+from benchmarks.peers.candidates import MODEL, WITHOUT_VNNI
+from tightrope.device import engine
 
-RECIPES = {"onnxruntime_int8": "int8 -> onnxruntime", "openvino_int8": "int8 -> openvino"}
+RECIPES = {
+    "native": "native -> native",
+    "native_6_bit_table": "center + rotate + int8(compensation=gptq) + embedding(bits=6, block=32) -> native",
+    "onnxruntime_int8": "int8 -> onnxruntime",
+    "openvino_int8": "int8 -> openvino",
+}
+NATIVE = "native"
+"""The one that is also measured on instruction sets that this processor would not choose."""
 
 
 def promised(work: Path, say: Callable[[str], None]) -> dict[str, Path]:
@@ -18,3 +26,10 @@ def promised(work: Path, say: Callable[[str], None]) -> dict[str, Path]:
         made[name].parent.mkdir(parents=True, exist_ok=True)
         tightrope.compress(MODEL, recipe=recipe, out=made[name], force=True)
     return made
+
+
+def other_isas() -> list[str]:
+    """The instruction sets to force the native engine to: AVX2, and the best without matrix tiles where there are."""
+    here = engine.isas()
+    plainer = [name for name in here if name not in ("amx", WITHOUT_VNNI)][:1] if here[0] == "amx" else []
+    return plainer + [name for name in here if name == WITHOUT_VNNI]

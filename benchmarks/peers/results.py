@@ -9,7 +9,7 @@ from pathlib import Path
 from statistics import median, quantiles
 from typing import Any
 
-from benchmarks.peers.candidates import MODEL, REFERENCES
+from benchmarks.peers.candidates import LEAN, MODEL, REFERENCES
 from benchmarks.peers.limit import macs
 from benchmarks.peers.ratios import FEWEST_PEERS, interval, shares, shortfalls, speed_ratio, yardstick
 from benchmarks.peers.rounds import CORPUS, QUANTITIES, Record, Run
@@ -88,7 +88,7 @@ def _quantity(run: Run, record: Record, done: Mapping[str, Record], name: str) -
     """One length, or the corpus: its seconds, its shares of the limits, and how it stands beside the references."""
     seen = record.rounds
     seconds, calls, engine = seen.cpu_s[name], seen.calls_cpu_s[name], seen.engine_cpu_s[name]
-    beside = {peer: done[peer].rounds.cpu_s[name] for peer in REFERENCES if peer in done}
+    beside = {peer: done[peer].rounds.cpu_s[name] for peer in (*REFERENCES, LEAN) if peer in done}
     return {
         "p50_s": median(calls),
         "p95_s": quantiles(calls, n=20, method="inclusive")[-1] if len(calls) > 1 else calls[0],

@@ -17,7 +17,7 @@ class _Tightrope:
             item for item in self._model.bundle.content.models[0].artefacts if item.engine == self._model.engine
         )
         self.files = [self._model.bundle.file(path) for path in artefact.files.values()]
-        self.versions = versions_of("tightrope", artefact.engine)
+        self.versions = versions_of("tightrope", *_package_of(artefact.engine))
 
     def encode(self, texts: Sequence[str]) -> Floats:
         return self._model.embed(texts)
@@ -29,6 +29,11 @@ class _Tightrope:
         feeds = self._model.feeds(self._model.tokenizer.encode([text]))
         session = self._model._session  # no public door leads past the tokenizer
         return lambda: session.run(feeds)
+
+
+def _package_of(engine: str) -> tuple[str, ...]:
+    """The package that an engine comes in, besides our own."""
+    return () if engine == "native" else (engine,)
 
 
 def open_peer(options: Mapping[str, Any]) -> Peer:
