@@ -1,0 +1,142 @@
+"""The same text gives the same bits, whatever is asked beside it, in what order and by how many threads."""
+
+import platform
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from tightrope.device import engine
+
+LENGTHS = (1, 2, 3, 5, 8, 13, 15, 16, 17, 21, 31, 32, 33, 40, 63, 64, 64, 1, 1, 30)
+
+
+def same(a, b) -> bool:
+    return a.tobytes() == b.tobytes()
+
+
+def test_a_batch_says_what_each_text_says_alone(form, file_of, opened, rows):
+    model, texts = opened(file_of(form)), rows(LENGTHS)
+    alone = texts.alone(model)
+    assert np.isfinite(alone).all() and len(np.unique(alone, axis=0)) > len(alone) - 3
+    assert same(texts.answers(model), alone)
+    assert same(texts.answers(model), alone)
+    backwards = range(len(LENGTHS) - 1, -1, -1)
+    assert same(texts.answers(model, backwards), alone[::-1].copy())
+
+
+@pytest.mark.parametrize("threads", [2, 3])
+def test_threads_change_nothing(form, file_of, opened, rows, threads):
+    one, several = opened(file_of(form)), opened(file_of(form), threads=threads)
+    for lengths in (LENGTHS, (64,), (17, 33), LENGTHS * 8):
+        texts = rows(lengths)
+        assert same(texts.answers(several), texts.answers(one))
+        assert same(texts.alone(several), texts.alone(one))
+
+
+@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(
+    order=st.lists(st.integers(0, len(LENGTHS) - 1), min_size=1, max_size=60),
+    cuts=st.lists(st.integers(1, 20), max_size=8),
+    threads=st.sampled_from([1, 2, 3]),
+)
+def test_any_order_neighbours_and_split(file_of, opened, rows, order, cuts, threads):
+    texts = rows(LENGTHS)
+    alone = texts.alone(opened(file_of("rotated")))
+    with engine.Model.open(file_of("rotated"), threads=threads) as model:
+        parts, start = [], 0
+        for cut in [*cuts, len(order)]:
+            parts.append(texts.answers(model, order[start : start + cut]))
+            start += cut
+        assert same(np.concatenate(parts), alone[order])
+
+
+ON_ONE_SET = """
+import sys
+from pathlib import Path
+import numpy as np
+from tightrope.device import engine
+given, out = np.load(sys.argv[1]), {}
+assert engine.isa() == sys.argv[3], engine.isa()
+for path in map(Path, sys.argv[4:]):
+    for exact in (False, True):
+        with (
+            engine.Model.open(path, exact_attention=exact) as model,
+            engine.Model.open(path, threads=2, exact_attention=exact) as two,
+        ):
+            ids, offsets = given["ids"], given["offsets"]
+            types = ids % 2 if model.types else None
+            rows = model.run(ids, offsets, types)
+            assert (two.run(ids, offsets, types) == rows).all(), "threads"
+            for row, (start, end) in enumerate(zip(offsets, offsets[1:])):
+                part = None if types is None else types[start:end]
+                alone = model.run(ids[start:end], np.array([0, end - start]), part)
+                assert (alone == rows[row]).all(), (path.stem, row)
+            out[f"{path.stem}-{int(exact)}"] = rows
+np.savez(sys.argv[2], **out)
+"""
+"""Answers by the instruction set that the environment names, each also alone and on two threads."""
+
+
+@pytest.fixture
+def on_each_set(child, tmp_path: Path):
+    """`on_each_set(ids, offsets, paths)`: answers of each instruction set that this processor has, by its name."""
+
+    def run(ids, offsets, *paths: Path):
+        np.savez(tmp_path / "given.npz", ids=ids, offsets=offsets)
+        found = {}
+        for isa in engine.isas():
+            out = tmp_path / f"{isa}.npz"
+            done = child(ON_ONE_SET, tmp_path / "given.npz", out, isa, *paths, TIGHTROPE_ISA=isa)
+            assert done.returncode == 0, done.stderr
+            with np.load(out) as saved:
+                found[isa] = dict(saved)
+        return found
+
+    return run
+
+
+def assert_close(found) -> None:
+    """Each set's answers beside the plain one's: the bounds are stricter with attention in float32 (`-1`)."""
+    for isa, answers in found.items():
+        for name, answer in answers.items():
+            near = cosines(answer, found["plain"][name])
+            assert near.mean() >= (0.99999 if name.endswith("-1") else 0.9999), (isa, name, near.mean())
+            assert near.min() >= 0.9995, (isa, name, near.min())
+
+
+def cosines(a, b):
+    return (a * b).sum(1) / np.linalg.norm(a, axis=1) / np.linalg.norm(b, axis=1)
+
+
+def test_each_instruction_set_is_close_to_the_plain_one(on_each_set, file_of, rows):
+    forms = ("integers", "rotated", "halves", "nibbles", "mixed", "pruned", "dense")
+    texts = rows(LENGTHS)
+    offsets = np.concatenate([[0], np.cumsum(LENGTHS)])
+    found = on_each_set(np.concatenate(texts.ids), offsets, *(file_of(form) for form in forms))
+    assert_close(found)
+
+
+@pytest.mark.network
+@pytest.mark.slow
+def test_the_real_model_is_close_on_each_instruction_set(on_each_set, minilm, native_form, data, tmp_path):
+    path = tmp_path / "minilm.tightrope"
+    path.write_bytes(native_form(minilm, rotation=128, table=8))
+    lines = [line for file in sorted(data.rglob("*.txt")) for line in file.read_text(errors="replace").splitlines()]
+    texts = [line[:600] for line in lines if len(line) > 20][:: max(1, len(lines) // 200)][:200]
+    with engine.Model.open(path) as model:
+        ids, _, offsets, _ = model.tokenize(texts, pairs=False, max_length=128)
+    found = on_each_set(ids, offsets, path)
+    assert_close(found)
+
+
+@pytest.mark.parametrize("isa", ["avx2" if platform.machine() == "aarch64" else "neon", "fast"])
+def test_an_instruction_set_that_is_not_here_is_an_error_of_two_lines(child, file_of, isa):
+    opening = "import sys; from pathlib import Path; from tightrope.device import engine\n"
+    for act in ("engine.isa()", "engine.Model.open(Path(sys.argv[1]))"):
+        done = child(opening + act, file_of("integers"), TIGHTROPE_ISA=isa)
+        assert done.returncode == 1
+        what, hint = done.stderr.splitlines()[-2:]
+        assert "EngineError" in what and f"TIGHTROPE_ISA asks for {isa}" in what and "plain" in hint
