@@ -36,6 +36,10 @@ void check_header(const Header& header, std::size_t size) {
   if (size < sizeof(Header) + header.sections * sizeof(SectionEntry)) refuse_format("its table is cut off");
 }
 
+[[noreturn]] void refuse_section(std::string_view name, const std::string& what) {
+  refuse_format(std::string("section ").append(name).append(" ").append(what));
+}
+
 }  // namespace
 
 void refuse_format(const std::string& what) {
@@ -70,39 +74,37 @@ Artefact::Artefact(std::span<const std::byte> file) : file_(file) {
   if (file.size() < sizeof(Header)) refuse_format("it has only " + std::to_string(file.size()) + " bytes");
   const auto& header = *reinterpret_cast<const Header*>(file.data());
   check_header(header, file.size());
-  entries_ = {reinterpret_cast<const SectionEntry*>(file.data() + sizeof(Header)), header.sections};
-  std::size_t end = sizeof(Header) + entries_.size_bytes();
-  for (const SectionEntry& entry : entries_) {
-    const std::size_t length = strnlen(entry.name, sizeof entry.name);
-    if (length == 0 || length == sizeof entry.name) refuse_format("a section has no name");
-    const std::string name(entry.name, length);
+  const std::span entries(reinterpret_cast<const SectionEntry*>(file.data() + sizeof(Header)), header.sections);
+  std::size_t end = sizeof(Header) + entries.size_bytes();
+  for (const SectionEntry& entry : entries) {
+    const std::string_view name(entry.name, strnlen(entry.name, sizeof entry.name));
+    if (name.empty() || name.size() == sizeof entry.name) refuse_format("a section has no name");
+    if (!entries_.emplace(name, &entry).second) refuse_section(name, "is there twice");
     if (entry.offset % kAlignment != 0 || entry.offset < end || entry.offset > file.size() ||
         entry.size > file.size() - entry.offset)
-      refuse_format("section " + name + " lies outside its place");
+      refuse_section(name, "lies outside its place");
     end = entry.offset + entry.size;
   }
 }
 
 const SectionEntry* Artefact::find(std::string_view name) const {
-  for (const SectionEntry& entry : entries_)
-    if (name == std::string_view(entry.name)) return &entry;
-  return nullptr;
+  const auto found = entries_.find(name);
+  return found == entries_.end() ? nullptr : found->second;
 }
 
 Section Artefact::section(std::string_view name) const {
   const SectionEntry* entry = find(name);
-  if (entry == nullptr) refuse_format("section " + std::string(name) + " is missing");
+  if (entry == nullptr) refuse_section(name, "is missing");
   return {static_cast<Element>(entry->element), file_.subspan(entry->offset, entry->size)};
 }
 
 const std::byte* Artefact::exactly(std::string_view name, Element element, std::size_t count,
                                    std::size_t size) const {
   const Section found = section(name);
-  if (found.element != element) refuse_format("section " + std::string(name) + " holds something else");
+  if (found.element != element) refuse_section(name, "holds something else");
   const std::size_t wanted = product(count, size);
   if (found.bytes.size() != wanted)
-    refuse_format("section " + std::string(name) + " has " + std::to_string(found.bytes.size()) + " bytes, not " +
-                  std::to_string(wanted));
+    refuse_section(name, "has " + std::to_string(found.bytes.size()) + " bytes, not " + std::to_string(wanted));
   return found.bytes.data();
 }
 

@@ -7,6 +7,7 @@
 #include <span>
 #include <string>
 #include <string_view>
+#include <unordered_map>
 
 #include "error.hpp"
 #include "kernels/kernels.hpp"
@@ -80,7 +81,7 @@ class Artefact {
   const std::byte* exactly(std::string_view name, Element element, std::size_t count, std::size_t size) const;
 
   std::span<const std::byte> file_;
-  std::span<const SectionEntry> entries_;
+  std::unordered_map<std::string_view, const SectionEntry*> entries_;
 };
 
 [[noreturn]] void refuse_format(const std::string& what);

@@ -54,18 +54,20 @@ class Handles {
   std::shared_ptr<Model> at(tightrope_model handle) {
     const std::lock_guard<std::mutex> lock(mutex_);
     const auto found = open_.find(handle);
-    if (found == open_.end()) throw Error(Fault::closed, "The model is closed.", "Open it again.");
+    if (found == open_.end()) refuse_closed();
     return found->second;
   }
 
   std::shared_ptr<Model> take(tightrope_model handle) {
-    std::shared_ptr<Model> model = at(handle);
     const std::lock_guard<std::mutex> lock(mutex_);
-    open_.erase(handle);
-    return model;
+    auto taken = open_.extract(handle);
+    if (taken.empty()) refuse_closed();
+    return std::move(taken.mapped());
   }
 
  private:
+  [[noreturn]] static void refuse_closed() { throw Error(Fault::closed, "The model is closed.", "Open it again."); }
+
   std::mutex mutex_;
   std::unordered_map<tightrope_model, std::shared_ptr<Model>> open_;
   tightrope_model last_ = 0;
@@ -100,7 +102,8 @@ void open_descriptor(int descriptor, const tightrope_options* options, tightrope
 
 class Descriptor {
  public:
-  explicit Descriptor(const char* path) : number(open(path, O_RDONLY | O_CLOEXEC)) {
+  // O_NONBLOCK: opening a pipe must not wait for who writes to it.
+  explicit Descriptor(const char* path) : number(open(path, O_RDONLY | O_CLOEXEC | O_NONBLOCK)) {
     if (number < 0)
       throw Error(Fault::file, std::string(path) + " cannot be opened: " + std::strerror(errno) + ".",
                   "Give the path of a .tightrope file that this user may read.");
@@ -111,8 +114,13 @@ class Descriptor {
   const int number;
 };
 
-std::vector<std::string_view> views(const char* const* texts, const std::size_t* sizes, std::size_t count) {
+constexpr std::size_t kMostRows = std::size_t{1} << 48;
+
+// `count` rows of one text each, or of two.
+std::vector<std::string_view> views(const char* const* texts, const std::size_t* sizes, std::size_t count, bool pairs) {
+  if (count > kMostRows) refuse_argument(std::to_string(count) + " rows are more than any memory holds.");
   if (count != 0 && texts == nullptr) refuse_argument("There are no texts.");
+  count *= pairs ? 2 : 1;
   std::vector<std::string_view> found(count);
   for (std::size_t text = 0; text < count; ++text) {
     if (texts[text] == nullptr) refuse_argument("Text " + std::to_string(text) + " is NULL.");
@@ -126,7 +134,8 @@ void answer(tightrope_model handle, const char* const* texts, const std::size_t*
   const std::shared_ptr<Model> model = handles().at(handle);
   if ((model->encoder().config().scores != 0) != pairs)
     refuse_argument(pairs ? "The model embeds texts; it does not score pairs." : "The model scores pairs of texts.");
-  const std::vector<std::string_view> given = views(texts, sizes, pairs ? 2 * count : count);
+  const std::vector<std::string_view> given = views(texts, sizes, count, pairs);
+  if (count != 0 && out == nullptr) refuse_argument("There is no place for the answers.");
   const Tokens tokens = model->tokenize(given, pairs, model->encoder().config().max_length);
   model->run({tokens.ids, tokens.types, tokens.offsets}, out);
   if (cut != nullptr) *cut = tokens.cut;
@@ -134,6 +143,7 @@ void answer(tightrope_model handle, const char* const* texts, const std::size_t*
 
 void tokenize(tightrope_model handle, std::span<const std::string_view> texts, bool pairs, std::size_t max_length,
               std::int32_t* ids, std::int32_t* types, std::size_t capacity, std::int64_t* offsets, std::size_t* cut) {
+  if (offsets == nullptr || (ids == nullptr && capacity != 0)) refuse_argument("There is no place for the ids.");
   const Tokens tokens = handles().at(handle)->tokenize(texts, pairs, max_length);
   offsets[tokens.offsets.size() - 1] = tokens.offsets.back();
   if (tokens.ids.size() > capacity)
@@ -239,7 +249,7 @@ tightrope_status tightrope_tokenize(tightrope_model model, const char* const* te
                                     int pairs, size_t max_length, int32_t* ids, int32_t* types, size_t capacity,
                                     int64_t* offsets, size_t* cut) {
   return guarded([&] {
-    const std::vector<std::string_view> given = views(texts, sizes, pairs != 0 ? 2 * count : count);
+    const std::vector<std::string_view> given = views(texts, sizes, count, pairs != 0);
     tokenize(model, given, pairs != 0, max_length, ids, types, capacity, offsets, cut);
   });
 }

@@ -4,6 +4,7 @@
 #include <sched.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <utility>
 
 namespace tightrope {
@@ -46,17 +47,25 @@ void pin(std::thread& thread, int core) {
 
 Crew::Crew(std::size_t threads, bool pinned) : process_(getpid()) {
   const std::vector<int> allowed = pinned ? cores() : std::vector<int>();
-  for (std::size_t worker = 1; worker < threads; ++worker) {
-    helpers_.emplace_back([this, worker] { help(worker); });
-    if (worker < allowed.size()) pin(helpers_.back(), allowed[worker]);
+  try {
+    helpers_.reserve(threads);
+    for (std::size_t worker = 1; worker < threads; ++worker) {
+      helpers_.emplace_back([this, worker] { help(worker); });
+      if (worker < allowed.size()) pin(helpers_.back(), allowed[worker]);
+    }
+  } catch (...) {  // the system gives no more threads: those that are here must end before the crew does
+    dismiss();
+    throw;
   }
 }
 
 Crew::~Crew() {
-  if (process_ != getpid()) {  // after a fork the helpers are not there
-    for (std::thread& helper : helpers_) helper.detach();
-    return;
-  }
+  if (process_ == getpid()) dismiss();
+  // After a fork the helpers are not there, and their places may be other threads': they are forgotten, not detached.
+  else new std::vector<std::thread>(std::move(helpers_));
+}
+
+void Crew::dismiss() {
   ends_ = true;
   ticket_ += std::uint64_t{1} << (2 * kPartBits);
   ticket_.notify_all();
@@ -69,9 +78,13 @@ std::unique_lock<std::mutex> Crew::claim() {
 }
 
 void Crew::run(std::size_t count, Call call, const void* context) {
-  if (count == 0) return;
   call_ = call;
   context_ = context;
+  for (first_ = 0; first_ < count; first_ += kPartMask) run_some(std::min<std::size_t>(count - first_, kPartMask));
+}
+
+// A job of as many parts as a ticket can count, from first_ on.
+void Crew::run_some(std::size_t count) {
   done_.store(0, std::memory_order_relaxed);
   const std::uint64_t number = job(ticket_.load(std::memory_order_relaxed)) + 1;
   ticket_.store((number << (2 * kPartBits)) | (static_cast<std::uint64_t>(count) << kPartBits));
@@ -90,7 +103,7 @@ bool Crew::do_part(std::size_t worker) {
     if (next(ticket) >= parts(ticket)) return false;
   } while (!ticket_.compare_exchange_weak(ticket, ticket + 1, std::memory_order_acq_rel));
   try {
-    call_(context_, next(ticket), worker);
+    call_(context_, first_ + next(ticket), worker);
   } catch (...) {
     const std::lock_guard<std::mutex> lock(failing_);
     failure_ = std::current_exception();

@@ -40,6 +40,8 @@ class Crew {
   using Call = void (*)(const void* context, std::size_t part, std::size_t worker);
 
   void run(std::size_t parts, Call call, const void* context);
+  void run_some(std::size_t count);
+  void dismiss();
   void help(std::size_t worker);
   bool do_part(std::size_t worker);
   std::uint64_t wait(std::uint64_t seen);
@@ -52,6 +54,7 @@ class Crew {
   std::atomic<bool> ends_{false};
   Call call_ = nullptr;
   const void* context_ = nullptr;
+  std::size_t first_ = 0;  // part of the job at hand
   std::mutex claimed_;
   std::mutex failing_;
   std::exception_ptr failure_;
