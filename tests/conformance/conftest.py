@@ -15,6 +15,7 @@ from tightrope.workshop.converted import Converted, convert
 from tightrope.workshop.graph import Graph
 from tightrope.workshop.model import Linear
 from tightrope.workshop.network import Network
+from tightrope.workshop.numerics.hadamard import rotated
 from tightrope.workshop.numerics.quantized import Scheme, Weight, kept_name, values
 from tightrope.workshop.numerics.rounding import round_to_nearest
 from tightrope.workshop.observe import Inputs, Observer
@@ -42,6 +43,8 @@ class Form:
     table: tuple[int, int | None, bool] | None = None
     smooth: bool = False
     kept: int = 0
+    centred: bool = False
+    rotation: int | None = None
     dtype: Any = np.float32
 
 
@@ -62,11 +65,14 @@ def _annotate(model: M, options: Mapping[str, Any], inputs: Mapping[str, Inputs]
         for linear, rows in zip(together, whole, strict=True):
             if scheme is not None:
                 schemes[linear.weight] = scheme
+                if scheme.shift is not None and linear.bias is not None:
+                    weights[linear.bias] = values(model.weights[linear.bias]) + rows @ scheme.shift
                 rows = rows if scheme.smooth is None else rows * scheme.smooth
                 if scheme.kept is not None:
                     weights[kept_name(linear.weight)] = np.ascontiguousarray(rows[:, scheme.kept].T)
                     rows = rows.copy()
                     rows[:, scheme.kept] = 0
+                rows = rows if scheme.rotation is None else rotated(np.ascontiguousarray(rows), scheme.rotation)
             weights[linear.weight] = _stored(rows, form, linear.out_axis)
     if form.table is not None:
         bits, block, symmetric = form.table
@@ -93,8 +99,9 @@ def _stored(rows: Any, form: Form, out_axis: int) -> Weight:
 def _scheme(form: Form, seen: Inputs, rows: Any) -> Scheme | None:
     if form.scheme is None:
         return None
-    smooth, shift, kept = None, None, None
-    low, high = seen.low.copy(), seen.high.copy()
+    smooth, kept = None, None
+    shift = seen.mean if form.centred else None
+    low, high = seen.low - (0 if shift is None else shift), seen.high - (0 if shift is None else shift)
     if form.smooth:
         most = np.maximum(np.maximum(-low, high), 1e-5)
         smooth = (most**0.7 / np.maximum(np.abs(rows).max(0), 1e-5) ** 0.3).astype(np.float32)
@@ -105,7 +112,7 @@ def _scheme(form: Form, seen: Inputs, rows: Any) -> Scheme | None:
     options = dict(form.scheme)
     if options.pop("static", False):
         options["static"] = (float(low.min()), float(high.max()))
-    return Scheme(**options, smooth=smooth, shift=shift, kept=kept)
+    return Scheme(**options, smooth=smooth, shift=shift, kept=kept, rotation=form.rotation)
 
 
 @pytest.fixture(params=plugins.names("converters"))

@@ -32,6 +32,8 @@ FORMS: dict[str, dict[str, Any]] = {
     "token": {"scheme": TOKEN},
     "token asymmetric": {"scheme": TOKEN | {"symmetric": False}},
     "token, smooth, kept": dict(scheme=TOKEN, table=(6, None, True), **CAREFUL),
+    "token, rotated": {"scheme": TOKEN, "centred": True, "rotation": 16},
+    "token, smooth, rotated": {"scheme": TOKEN, "centred": True, "smooth": True, "rotation": 32},
     "weights of 8 bits": {"weights": INT8},
     "weights of 8 bits, asymmetric": {"weights": (8, None, False)},
     "weights of 4 bits in blocks": {"weights": (4, 32, True)},
@@ -86,7 +88,8 @@ def test_a_small_model_answers_as_the_reference_does(
     found, given = opened(model, engine), feeds(model)
     least = 0.999999 if form in EXACT else 0.9998
     assert cosines(found.run(given), answer(model, given)).min() >= least
-    assert _share_as_declared(found, given) >= 0.95
+    if not FORMS[form].get("rotation"):  # a product of its own, and at this width no small one; the real model is wider
+        assert _share_as_declared(found, given) >= 0.95
     assert not found.converted.floats
 
 
@@ -131,6 +134,26 @@ def test_the_real_model_answers_as_the_reference_does(
     else:
         assert 1 - cosines(got, expected).min() <= max(0.5 * noise, 1e-5)
     assert _share_as_declared(found, given) >= 0.95
+
+
+@pytest.mark.network
+@pytest.mark.parametrize("form", ["token, rotated", "token, smooth, rotated"])
+def test_the_real_model_rotated_is_as_near_to_the_original_as_the_reference_is(
+    form, engine, minilm, seen_by_minilm, annotate, opened, feeds, answer
+):
+    """Where every layer rounds by token, a last bit in the first layer moves codes in all later ones.
+
+    Two true executions then lie as far from each other as from the original, and only their distance from it is told.
+    """
+    model = annotate(minilm, FORMS[form], seen_by_minilm)
+    found, given = opened(model, engine), feeds(minilm)
+    got, expected, original = found.run(given), answer(model, given), answer(minilm, given)
+    noise = 1 - cosines(expected, original).mean()
+    assert 1 - cosines(got, original).mean() <= 1.25 * noise
+    assert 1 - cosines(got, expected).mean() <= 1.25 * noise
+    assert _share_as_declared(found, given) >= (
+        0.95 if engine == "native" else 0.85
+    )  # others rotate in a float product
 
 
 @pytest.mark.parametrize("form", ["static", "token", "weights of 4 bits in blocks"])

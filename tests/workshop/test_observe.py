@@ -58,13 +58,15 @@ def test_a_sample_is_bounded():
     [
         None,
         Scheme(),
-        Scheme(smooth=np.array([1, 2, 4], np.float32)),
-        Scheme(shift=np.array([5, -1, 0], np.float32)),
-        Scheme(smooth=np.array([1, 2, 0.5], np.float32), shift=np.array([5, -1, 0], np.float32)),
+        Scheme(smooth=np.array([1, 2, 4, 3], np.float32)),
+        Scheme(shift=np.array([5, -1, 0, 2], np.float32)),
+        Scheme(smooth=np.array([1, 2, 0.5, 3], np.float32), shift=np.array([5, -1, 0, 2], np.float32)),
+        Scheme(rotation=2),
+        Scheme(smooth=np.array([1, 2, 0.5, 3], np.float32), shift=np.array([5, -1, 0, 2], np.float32), rotation=4),
     ],
 )
 def test_prepared_inputs_are_those_of_prepared_rows(scheme):
-    rows = np.random.default_rng(4).normal(1, 2, (50, 3)).astype(np.float32)
+    rows = np.random.default_rng(4).normal(1, 2, (50, 4)).astype(np.float32)
     expected = described(rows if scheme is None else prepared(rows, scheme).astype(np.float32))
     assert_same(described(rows).prepared(scheme), expected)
 

@@ -5,7 +5,7 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
 from tightrope.errors import UnsupportedError
-from tightrope.workshop.numerics.rounding import round_to_nearest
+from tightrope.workshop.numerics.rounding import LEAST_HALF, round_to_nearest
 
 WEIGHTS = arrays(np.float32, st.tuples(st.integers(1, 5), st.integers(1, 9)), elements=st.floats(-1e3, 1e3, width=32))
 BLOCKS = st.sampled_from([None, 2, 4, 16])
@@ -65,3 +65,24 @@ def test_the_greatest_floats_do_not_overflow():
 def test_what_is_not_finite_is_refused(value):
     with pytest.raises(UnsupportedError, match="not finite"):
         round_to_nearest(np.array([[1, value]], np.float32), bits=8, block=None, symmetric=True)
+
+
+@given(WEIGHTS, st.sampled_from([8, 6, 4]), BLOCKS, st.booleans())
+def test_scales_for_float16_are_the_next_ones_that_it_holds(weight, bits, block, symmetric):
+    plain = round_to_nearest(weight, bits=bits, block=block, symmetric=symmetric)
+    halved = round_to_nearest(weight, bits=bits, block=block, symmetric=symmetric, half_scales=True)
+    if plain.scale.min() < LEAST_HALF:  # float16 would lose bits
+        np.testing.assert_array_equal(halved.scale, plain.scale)
+        return
+    np.testing.assert_array_equal(halved.scale.astype(np.float16).astype(np.float32), halved.scale)
+    assert (plain.scale <= halved.scale).all() and (halved.scale <= plain.scale * (1 + 2.0**-10)).all()
+    step = halved.scale[:, None] if block is None else np.repeat(halved.scale, block, 1)[:, : weight.shape[1]]
+    slack = 0.5 if symmetric else 1.0
+    assert (np.abs(halved.dequantize() - weight) <= slack * step * (1 + 1e-4) + 1e-30).all()
+    assert (halved.dequantize()[weight == 0] == 0).all()
+
+
+def test_scales_beyond_float16_stay_as_they_are():
+    weight = np.array([[1e8, -1e8]], np.float32)
+    halved = round_to_nearest(weight, bits=8, block=None, symmetric=True, half_scales=True)
+    np.testing.assert_array_equal(halved.scale, np.float32(1e8) / 127)
