@@ -1,6 +1,7 @@
 """What the tests of the workshop share: models on disk, and the reference at work."""
 
 import json
+import struct
 from pathlib import Path
 
 import numpy as np
@@ -114,3 +115,17 @@ def close():
         return float(np.abs(a - b).max())
 
     return largest
+
+
+@pytest.fixture
+def sections():
+    """`sections(data)`: the native engine's file by section: what its elements are, and its bytes."""
+
+    def read(data: bytes) -> dict[str, tuple[int, bytes]]:
+        found = {}
+        for index in range(int.from_bytes(data[12:16], "little")):
+            name, offset, size, element = struct.unpack_from("<32sQQI", data, 64 + 64 * index)
+            found[name.rstrip(b"\0").decode()] = element, data[offset : offset + size]
+        return found
+
+    return read
