@@ -66,12 +66,12 @@ struct Floats {
 
 enum class Activation : std::uint32_t { identity = 0, gelu = 1, gelu_tanh = 2, relu = 3, tanh = 4, sigmoid = 5 };
 
-// Where a product goes: activation(x W + b) + residual, columns of whole panels.
+// Where a product goes: activation(x W + b), or x W + b + residual; columns of whole panels.
 struct Output {
   float* values = nullptr;
   std::size_t stride = 0;  // floats between rows, of the residual's rows too
   Activation activation = Activation::identity;
-  const float* residual = nullptr;
+  const float* residual = nullptr;  // may be the values themselves; never together with an activation
 };
 
 // A table of rows; codes of a group share a scale: real = (code - zero) * scale.
