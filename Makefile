@@ -5,9 +5,11 @@ BIN := .venv/bin
 BUDGET ?= speedup>=1.8x, memory<=120MB, size<=30MB, loss<=1%
 MODEL ?= all-MiniLM-L6-v2
 OUT ?= build/minilm.bundle
-TABLES := fitted table engines techniques fewer_bits
+TABLES := fitted table engines native techniques fewer_bits
 
-.PHONY: help setup fit test check bench docs clean
+ENGINE := $(shell find engine -type f \( -name '*.cpp' -o -name '*.[hi]*' -o -name CMakeLists.txt \))
+
+.PHONY: help setup fit test check bench docs arm sanitize fuzz clean
 
 help: ## say what there is
 	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 10
@@ -27,11 +29,20 @@ check: .venv/dev.stamp ## style, types, layers, and that the docs' tables are th
 	$(BIN)/lint-imports
 	@set -e; for table in $(TABLES); do $(BIN)/python -m benchmarks.$$table --check; done
 
-bench: .venv/dev.stamp ## compare with the peers, each in its own environment; takes about 20 minutes
+bench: .venv/dev.stamp ## compare with the peers, each in its own environment; takes about 25 minutes
 	$(BIN)/python -m benchmarks.peers
 
 docs: .venv/dev.stamp ## write the tables of README and docs anew from the stored measurements
 	@set -e; for table in $(TABLES); do $(BIN)/python -m benchmarks.$$table --write; done
+
+arm: ## build the engine for aarch64 and check it under QEMU as three processors
+	bash engine/arm.sh
+
+sanitize: .venv/dev.stamp ## run the engine's tests against builds with sanitizers
+	PYTHON=$(BIN)/python bash engine/sanitize.sh
+
+fuzz: .venv/dev.stamp ## fuzz the engine's readers of files and texts, a minute each
+	PYTHON=$(BIN)/python bash engine/fuzz.sh
 
 clean: ## remove the environment and everything that was built
 	rm -rf .venv build dist
@@ -39,10 +50,10 @@ clean: ## remove the environment and everything that was built
 .venv/bin/python:
 	$(PYTHON) -m venv .venv
 
-.venv/fit.stamp: .venv/bin/python pyproject.toml
+.venv/fit.stamp: .venv/bin/python pyproject.toml $(ENGINE)
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[fit,openvino]'
 	@touch $@
 
-.venv/dev.stamp: .venv/bin/python pyproject.toml
+.venv/dev.stamp: .venv/bin/python pyproject.toml $(ENGINE)
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[dev]'
 	@touch $@ .venv/fit.stamp
