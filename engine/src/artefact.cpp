@@ -3,6 +3,7 @@
 #include <sys/mman.h>
 #include <sys/stat.h>
 
+#include <algorithm>
 #include <cerrno>
 #include <cstring>
 
@@ -34,6 +35,11 @@ void check_header(const Header& header, std::size_t size) {
   if (header.sections == 0 || header.sections > kMostSections)
     refuse_format("it claims " + std::to_string(header.sections) + " sections");
   if (size < sizeof(Header) + header.sections * sizeof(SectionEntry)) refuse_format("its table is cut off");
+}
+
+// Names are told in errors, which have two lines whatever the file holds.
+bool is_readable(std::string_view name) {
+  return !name.empty() && std::ranges::all_of(name, [](char c) { return c > ' ' && c <= '~'; });
 }
 
 [[noreturn]] void refuse_section(std::string_view name, const std::string& what) {
@@ -78,7 +84,7 @@ Artefact::Artefact(std::span<const std::byte> file) : file_(file) {
   std::size_t end = sizeof(Header) + entries.size_bytes();
   for (const SectionEntry& entry : entries) {
     const std::string_view name(entry.name, strnlen(entry.name, sizeof entry.name));
-    if (name.empty() || name.size() == sizeof entry.name) refuse_format("a section has no name");
+    if (!is_readable(name) || name.size() == sizeof entry.name) refuse_format("a section has no readable name");
     if (!entries_.emplace(name, &entry).second) refuse_section(name, "is there twice");
     if (entry.offset % kAlignment != 0 || entry.offset < end || entry.offset > file.size() ||
         entry.size > file.size() - entry.offset)
