@@ -20,6 +20,7 @@ INSTALL = {
     "torch": "pip install torch==2.13.0 && pip install 'tightrope[torch]'",
     "openvino": "pip install 'tightrope[openvino]'",
     "browser": "install Chromium (Debian: apt-get install chromium)",
+    "clang": "apt-get install clang libclang-rt-14-dev",
     "data": "set TIGHTROPE_DATA to the folder of evaluation data",
     "index": "allow pip to reach a package index",
 }
@@ -59,6 +60,12 @@ def chromium() -> str:
         (path for name in ("chromium", "chromium-browser", "google-chrome") if (path := shutil.which(name))), None
     )
     return found or lacking("browser")
+
+
+@pytest.fixture(scope="session")
+def clang() -> str:
+    """The path of clang's C++ compiler."""
+    return shutil.which("clang++") or lacking("clang")
 
 
 @pytest.fixture(scope="session")

@@ -1,0 +1,25 @@
+#!/usr/bin/env bash
+# Fuzzes the loader and the tokenizer with clang's libFuzzer: engine/fuzz.sh [SECONDS each, 60 unless told otherwise].
+# Any finding fails, and its input is kept beside the corpus in build/fuzz/.
+set -euo pipefail
+cd "$(dirname "$0")/.."
+seconds=${1:-60}
+python=${PYTHON:-.venv/bin/python}
+if ! command -v clang++ >/dev/null; then
+    echo "The fuzzers need clang, with its sanitizers." >&2
+    echo "Install it: apt-get install clang libclang-rt-14-dev" >&2
+    exit 2
+fi
+export CC=clang CXX=clang++
+cmake -S engine -B build/fuzz -DTIGHTROPE_FUZZERS=ON >/dev/null
+cmake --build build/fuzz --parallel --target fuzz-artefact fuzz-wordpiece >build/fuzz/build.log 2>&1 ||
+    { tail -n 40 build/fuzz/build.log >&2; exit 1; }
+"$python" engine/fuzz/seeds.py build/fuzz/seeds
+export UBSAN_OPTIONS=halt_on_error=1:print_stacktrace=1
+for fuzzer in artefact wordpiece; do
+    mkdir -p "build/fuzz/corpus/$fuzzer"
+    "build/fuzz/fuzz-$fuzzer" -max_total_time="$seconds" -timeout=10 -rss_limit_mb=1024 -max_len=65536 \
+        -artifact_prefix="build/fuzz/found-$fuzzer-" "build/fuzz/corpus/$fuzzer" "build/fuzz/seeds/$fuzzer" \
+        >"build/fuzz/$fuzzer.log" 2>&1 || { tail -n 60 "build/fuzz/$fuzzer.log" >&2; exit 1; }
+    tail -n 1 "build/fuzz/$fuzzer.log"
+done
