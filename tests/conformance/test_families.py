@@ -1,4 +1,4 @@
-"""Every family through every engine: random weights under the names that its checkpoints have, against the reference."""
+"""Every family through every engine: random weights under the names of its checkpoints, against the reference."""
 
 from collections.abc import Callable, Mapping
 from typing import Any

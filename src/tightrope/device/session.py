@@ -61,10 +61,9 @@ class Ragged:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Capabilities:
-    """What a session can take: `ragged` feeds without padding, any shape or fixed ones."""
+    """What a session can take: `ragged` feeds without padding."""
 
     ragged: bool = False
-    dynamic_shapes: bool = True
 
 
 class Session(Protocol):

@@ -35,7 +35,6 @@ BODIES: dict[str, tuple[str, ...]] = {
         "rotate + int8",
         "center + smooth(alpha=0.5) + rotate + int8(compensation=gptq)",
         "int8(compensation=gptq)",
-        "int4",
     ),
     "onnxruntime": (
         f"{SMOOTH} + {DYNAMIC}",
