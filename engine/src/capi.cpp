@@ -203,7 +203,7 @@ const char* tightrope_isa(void) {
 const char* tightrope_isas(void) {
   static const std::string names = [] {
     std::string all;
-    for (const Kernels* kernels : available()) all += (all.empty() ? "" : " ") + std::string(kernels->isa);
+    for (const Kernels* kernels : available()) all.append(all.empty() ? "" : " ").append(kernels->isa);
     return all;
   }();
   return names.c_str();
