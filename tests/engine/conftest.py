@@ -16,8 +16,11 @@ from typing import Any
 import numpy as np
 import pytest
 
+from tightrope.bundle import Artefact, Bundle, Content, Writer
+from tightrope.bundle import Model as BundleModel
 from tightrope.device import engine
 from tightrope.errors import MissingExtraError
+from tightrope.ports import Port
 from tightrope.workshop.converted import convert
 from tightrope.workshop.model import Task
 from tightrope.workshop.network import Network
@@ -200,6 +203,35 @@ def native_form() -> Callable[..., bytes]:
 
 def native(network: Network) -> bytes:
     return convert(network, "native").files["model"][1]
+
+
+@pytest.fixture
+def sealed(tmp_path: Path, file_of: Callable[[str], Path]) -> Callable[[str], Bundle]:
+    """`sealed(form)`: the file of a form in a bundle, its tokenizer too."""
+
+    def seal(form: str) -> Bundle:
+        with Writer(tmp_path / f"{form}.bundle") as writer:
+            path, scores = writer.add(file_of(form).read_bytes(), "tightrope"), form == "scorer"
+            inputs = [Port("input_ids", "int32", ("tokens",)), Port("offsets", "int64", ("texts",))]
+            inputs += [Port("token_type_ids", "int32", ("tokens",))] * scores
+            width = 1 if scores else 32
+            output = Port("scores" if scores else "embedding", "float32", ("texts", width))
+            artefact = Artefact(engine="native", precision="int8", files={"model": path})
+            model = BundleModel(name="encoder", inputs=tuple(inputs), outputs=(output,), artefacts=(artefact,))
+            task = {"name": "scoring" if scores else "embedding", "width": width}
+            senses = {"kind": "text", "max_length": 64, "prompts": {}, "default_prompt": None, "wordpiece": path}
+            content = Content(
+                task=task if scores else task | {"normalize": True},
+                senses=senses | {"tokenizer": writer.add(b"{}", "json")},
+                models=(model,),
+                recipe="original -> native",
+                lineage={},
+                vectors={},
+                files=writer.files,
+            )
+            return writer.seal(content)
+
+    return seal
 
 
 @pytest.fixture(params=FORMS)
