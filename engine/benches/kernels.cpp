@@ -2,8 +2,9 @@
 //
 //   bench-kernels [isa]
 //
-// Shapes are all-MiniLM-L6-v2's. Kernel and peak take turns every few milliseconds, so that a clock which changes, or a
-// neighbour, meets both; each row is the median of their quotients and of their rates.
+// Shapes are all-MiniLM-L6-v2's. Kernel and peak take turns of a tenth of a millisecond, so that they share a clock: left
+// alone for two milliseconds, the loop on registers draws less power and is clocked a tenth higher than the kernel. A
+// row gives the medians of the rates and of their quotients.
 #include <time.h>
 
 #include <algorithm>
@@ -34,6 +35,7 @@ struct Peak {
 
 #define EIGHT(one) one(0) one(1) one(2) one(3) one(4) one(5) one(6) one(7)
 #define TWELVE(one) EIGHT(one) one(8) one(9) one(10) one(11)
+#define TWICE(one) TWELVE(one) TWELVE(one)  // so that counting takes little from the ports that multiply
 
 #if defined(__x86_64__)
 
@@ -47,9 +49,9 @@ struct Peak {
 #define PAIRS(i) "vpsignb %%ymm12, %%ymm13, %%ymm14\n\tvpmaddubsw %%ymm14, %%ymm13, %%ymm14\n\t" \
                  "vpmaddwd %%ymm12, %%ymm14, %%ymm14\n\tvpaddd %%ymm14, %%ymm" #i ", %%ymm" #i "\n\t"
 
-void wide(std::size_t times) { LOOP(TWELVE(WIDE)); }
-void narrow(std::size_t times) { LOOP(TWELVE(NARROW)); }
-void pairs(std::size_t times) { LOOP(TWELVE(PAIRS)); }
+void wide(std::size_t times) { LOOP(TWICE(WIDE)); }
+void narrow(std::size_t times) { LOOP(TWICE(NARROW)); }
+void pairs(std::size_t times) { LOOP(TWICE(PAIRS)); }
 
 void tiles(std::size_t times) {
   struct alignas(64) {
@@ -68,9 +70,9 @@ void tiles(std::size_t times) {
 
 Peak peak_of(const std::string& isa) {
   if (isa == "amx") return {"tdpbssd", 4 * 16 * 16 * 64, tiles};
-  if (isa == "avx512-vnni" || isa == "avx512-bf16") return {"vpdpbusd zmm", 12 * 64, wide};
-  if (isa == "avx-vnni") return {"vpdpbusd ymm", 12 * 32, narrow};
-  if (isa == "avx2") return {"vpsignb vpmaddubsw vpmaddwd vpaddd", 12 * 32, pairs};
+  if (isa == "avx512-vnni" || isa == "avx512-bf16") return {"vpdpbusd zmm", 24 * 64, wide};
+  if (isa == "avx-vnni") return {"vpdpbusd ymm", 24 * 32, narrow};
+  if (isa == "avx2") return {"vpsignb vpmaddubsw vpmaddwd vpaddd", 24 * 32, pairs};
   return {"none", 0, nullptr};
 }
 
@@ -84,14 +86,14 @@ Peak peak_of(const std::string& isa) {
 #define DOT(i) "sdot v" #i ".4s, v12.16b, v13.4b[0]\n\t"
 #define PAIRS(i) "smull v14.8h, v12.8b, v13.8b\n\tsmlal v14.8h, v13.8b, v12.8b\n\tsadalp v" #i ".4s, v14.8h\n\t"
 
-void matrix(std::size_t times) { LOOP(TWELVE(MATRIX)); }
-void dot(std::size_t times) { LOOP(TWELVE(DOT)); }
-void pairs(std::size_t times) { LOOP(TWELVE(PAIRS)); }
+void matrix(std::size_t times) { LOOP(TWICE(MATRIX)); }
+void dot(std::size_t times) { LOOP(TWICE(DOT)); }
+void pairs(std::size_t times) { LOOP(TWICE(PAIRS)); }
 
 Peak peak_of(const std::string& isa) {
-  if (isa == "neon-i8mm") return {"smmla", 12 * 32, matrix};
-  if (isa == "neon-dotprod") return {"sdot", 12 * 16, dot};
-  if (isa == "neon") return {"smull smlal sadalp", 12 * 16, pairs};
+  if (isa == "neon-i8mm") return {"smmla", 24 * 32, matrix};
+  if (isa == "neon-dotprod") return {"sdot", 24 * 16, dot};
+  if (isa == "neon") return {"smull smlal sadalp", 24 * 16, pairs};
   return {"none", 0, nullptr};
 }
 
@@ -137,6 +139,9 @@ struct Array {
   std::size_t count;
 };
 
+constexpr double kTurn = 1e-4;  // seconds
+constexpr int kTurns = 301;
+
 struct Shape {
   std::size_t in, out;
 };
@@ -161,10 +166,10 @@ void measure(const Kernels& kernels, const Peak& peak, std::size_t rows, Shape s
 
   const double products = static_cast<double>(rows * shape.in * shape.out);
   const auto multiply = [&] { kernels.multiply(input, weight, 0, shape.out / kPanel, output); };
-  const auto calls = static_cast<std::size_t>(2e-3 / std::max(seconds(multiply), seconds(multiply)) + 1);
-  const auto rounds = peak.run ? static_cast<std::size_t>(2e-3 * 1e5 / seconds([&] { peak.run(100000); })) + 1 : 0;
+  const auto calls = static_cast<std::size_t>(kTurn / std::max(seconds(multiply), seconds(multiply)) + 1);
+  const auto rounds = peak.run ? static_cast<std::size_t>(kTurn * 1e5 / seconds([&] { peak.run(100000); })) + 1 : 0;
   std::vector<double> rates, peaks, shares;
-  for (int turn = 0; turn < 41; ++turn) {
+  for (int turn = 0; turn < kTurns; ++turn) {
     rates.push_back(products * static_cast<double>(calls) / 1e9 / seconds([&] {
       for (std::size_t i = 0; i < calls; ++i) multiply();
     }));

@@ -1,7 +1,7 @@
 // Products of bytes by vpdpbusd on 512 bits: unsigned codes of x by signed codes of the weights.
 //
 // A tile of 6 rows by 48 outputs keeps 18 sums in registers: more than the ten that two ports and a latency of five
-// cycles need, so that a late load delays nobody. Eight inputs are eight steps written out, because gcc 12 copies sums
+// cycles need, so that a late load delays nobody. 32 inputs are eight steps written out, because gcc 12 copies sums
 // about where it unrolls a loop with a remainder (that took 3 to 7 % of the rate, and a quarter with 24 sums). Weights are
 // not asked for ahead: the processor's own prefetching keeps up, and the instructions took 5 % of the rate at 12 rows.
 #pragma once
