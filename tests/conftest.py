@@ -22,6 +22,7 @@ INSTALL = {
     "browser": "install Chromium (Debian: apt-get install chromium)",
     "clang": "apt-get install clang libclang-rt-14-dev",
     "data": "set TIGHTROPE_DATA to the folder of evaluation data",
+    "qemu": "apt-get install cmake g++-aarch64-linux-gnu qemu-user-static",
     "index": "allow pip to reach a package index",
 }
 
@@ -66,6 +67,13 @@ def chromium() -> str:
 def clang() -> str:
     """The path of clang's C++ compiler."""
     return shutil.which("clang++") or lacking("clang")
+
+
+@pytest.fixture(scope="session")
+def qemu() -> None:
+    """Go on only if programs for 64-bit ARM can be built and run."""
+    if not all(shutil.which(name) for name in ("cmake", "aarch64-linux-gnu-g++", "qemu-aarch64-static")):
+        lacking("qemu")
 
 
 @pytest.fixture(scope="session")
