@@ -5,13 +5,16 @@ import json
 import os
 import shutil
 from collections.abc import Callable
+from functools import lru_cache
 from pathlib import Path
-from typing import NoReturn
+from typing import Any, NoReturn
 
 import numpy as np
 import pytest
 
-from tightrope.errors import SourceError
+from tightrope.device import engine
+from tightrope.errors import MissingExtraError, SourceError
+from tightrope.workshop.convert._artefact import Section, file
 from tightrope.workshop.load import load
 from tightrope.workshop.model import Task, TextSenses
 from tightrope.workshop.network import Network
@@ -105,6 +108,54 @@ def wordpiece(words: tuple[str, ...] = ("the", "cat", "sat")) -> bytes:
     engine.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
     engine.post_processor = processors.BertProcessing(("[SEP]", 3), ("[CLS]", 2))
     return json.dumps(json.loads(engine.to_str())).encode()
+
+
+class NativeWordPiece:
+    """The native engine's tokenizer, for packed bytes that may be spoilt and texts that may not be UTF-8."""
+
+    def encode(self, packed: bytes, text: str | bytes, max_length: int) -> tuple[list[int], bool]:
+        """The ids of a text, and whether it was cut."""
+        ids, _, _, cut = _opened(packed).tokenize([_raw(text)], pairs=False, max_length=max_length)
+        return ids.tolist(), bool(cut)
+
+    def encode_pair(
+        self, packed: bytes, first: str | bytes, second: str | bytes, max_length: int
+    ) -> tuple[list[int], list[int], bool]:
+        """The ids of a pair, their types, and whether it was cut."""
+        texts = [_raw(first), _raw(second)]
+        ids, types, _, cut = _opened(packed).tokenize(texts, pairs=True, max_length=max_length)
+        return ids.tolist(), types.tolist(), bool(cut)
+
+
+class _Bytes(bytes):
+    """Bytes in the place of a text: the engine's door takes what they are."""
+
+    def encode(self) -> bytes:
+        return self
+
+
+def _raw(text: str | bytes) -> Any:
+    return _Bytes(text) if isinstance(text, bytes) else text
+
+
+@lru_cache(maxsize=16)
+def _opened(packed: bytes) -> engine.Model:
+    descriptor = os.memfd_create("wordpiece")
+    try:
+        os.write(descriptor, file({"wordpiece": Section(packed)}))
+        return engine.Model(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+@pytest.fixture(scope="session", name="wordpiece")
+def _wordpiece() -> NativeWordPiece:
+    """The native tokenizer, where the library is."""
+    try:
+        engine.library()
+    except MissingExtraError as error:
+        pytest.skip(error.message)
+    return NativeWordPiece()
 
 
 @pytest.fixture(scope="session")

@@ -1,20 +1,10 @@
-"""What the tests of the converters share: the native tokenizer, and strings that are hard on any."""
+"""What the tests of the converters share: strings that are hard on any tokenizer."""
 
 import random
-import runpy
 import unicodedata
 from collections.abc import Iterator
-from pathlib import Path
 
 import pytest
-
-
-@pytest.fixture(scope="session")
-def wordpiece(tmp_path_factory):
-    """The native tokenizer: `encode(packed, text, max_length)`, `encode_pair`, `vocabulary`, and `error`."""
-    native = runpy.run_path(str(Path(__file__).with_name("_native.py")))["Native"]
-    return native(tmp_path_factory.mktemp("wordpiece"))
-
 
 CHARACTERS = [chr(code) for code in range(0x110000) if not 0xD800 <= code < 0xE000]
 MARKS = [character for character in CHARACTERS if unicodedata.category(character).startswith("M")]
