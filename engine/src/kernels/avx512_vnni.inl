@@ -1,6 +1,6 @@
 // Products of bytes by vpdpbusd on 512 bits: unsigned codes of x by signed codes of the weights.
 //
-// A tile of 6 rows by 48 outputs keeps 18 sums in registers: more than the ten that two ports and a latency of five
+// A tile of 6 rows by 64 outputs keeps 24 sums in registers: more than the ten that two ports and a latency of five
 // cycles need, so that a late load delays nobody. 32 inputs are eight steps written out, because gcc 12 copies sums
 // about where it unrolls a loop with a remainder (that took 3 to 7 % of the rate, and a quarter with 24 sums). Weights are
 // not asked for ahead: the processor's own prefetching keeps up, and the instructions took 5 % of the rate at 12 rows.
@@ -44,7 +44,7 @@ inline void sum_products(const Codes& x, const Integers& weight, std::size_t row
 void multiply(const Codes& x, const Integers& weight, std::size_t first_panel, std::size_t last_panel,
               const Output& out) {
   fused(out, x.rows, first_panel, last_panel, [&]<Activation kind>() {
-    sweep<6, 3, kind>(x, weight, first_panel, last_panel, out);
+    sweep<6, 4, kind>(x, weight, first_panel, last_panel, out);
   });
 }
 
