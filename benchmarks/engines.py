@@ -20,7 +20,7 @@ from tightrope.workshop.search.fit import fit
 from tightrope.workshop.search.trial import Run, Trial
 
 MODEL = "all-MiniLM-L6-v2"
-ENGINES = ("onnxruntime", "openvino")
+ENGINES = ("native", "onnxruntime", "openvino")
 STORED = RESULTS / "engines.json"
 PAGE = ROOT / "docs" / "guide" / "engines.md"
 BEGIN, END = "<!-- engines:begin -->", "<!-- engines:end -->"

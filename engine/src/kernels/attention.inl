@@ -13,20 +13,28 @@ inline std::size_t exact_attention_bytes(std::size_t length, std::size_t size) {
   return round_up((size * keys + length * wide + kQueries * keys) * sizeof(float), 64);
 }
 
-// Scores [rows, keys] in place to e^(scale * (score - largest)), zeros beyond `length`; returns one over their sum.
-inline float softmax(float* scores, std::size_t length, float scale) {
+// Rows of scores, `stride` floats apart, to weights e^(scale * (score - largest)), zeros beyond `length`, each handed to
+// `put(row, key, weights)`; `shares` are one over their sums. Several rows at once: one alone waits for its own maximum.
+template <std::size_t Rows, class Put>
+inline void softmax(float* scores, std::size_t stride, std::size_t length, float scale, float* shares, Put put) {
   const std::size_t keys = round_up(length, kLanes);
-  for (std::size_t j = length; j < keys; ++j) scores[j] = kMasked;
-  V most = all(kMasked);
-  for (std::size_t j = 0; j < keys; j += kLanes) most = larger(most, load(scores + j));
-  const float top = largest(most), factor = scale * 1.44269504f;
-  V total{};
-  for (std::size_t j = 0; j < keys; j += kLanes) {
-    const V weight = power_of_two((load(scores + j) - top) * factor);
-    total = total + weight;
-    store(scores + j, weight);
+  const float factor = scale * 1.44269504f;
+  V most[Rows], total[Rows];
+  for (std::size_t r = 0; r < Rows; ++r) {
+    for (std::size_t j = length; j < keys; ++j) scores[r * stride + j] = kMasked;
+    most[r] = all(kMasked);
+    total[r] = V{};
   }
-  return 1.0f / sum(total);
+  for (std::size_t j = 0; j < keys; j += kLanes)
+    for (std::size_t r = 0; r < Rows; ++r) most[r] = larger(most[r], load(scores + r * stride + j));
+  for (std::size_t r = 0; r < Rows; ++r) most[r] = all(largest(most[r]));
+  for (std::size_t j = 0; j < keys; j += kLanes)
+    for (std::size_t r = 0; r < Rows; ++r) {
+      const V weight = power_of_two((load(scores + r * stride + j) - most[r]) * factor);
+      total[r] = total[r] + weight;
+      put(r, j, weight);
+    }
+  for (std::size_t r = 0; r < Rows; ++r) shares[r] = 1.0f / sum(total[r]);
 }
 
 // rows of scores [rows, keys] = query [rows, size] x keys [size, keys].
@@ -63,7 +71,12 @@ inline void attend_rows(const Head& head, std::size_t row, const float* keys_acr
   const std::size_t keys = round_up(head.length, kLanes);
   float shares[Rows];
   score<Rows>(head, row, keys_across, keys, scores);
-  for (std::size_t r = 0; r < Rows; ++r) shares[r] = softmax(scores + r * keys, head.length, head.scale);
+  constexpr std::size_t kTogether = Rows < 4 ? Rows : 4;
+  for (std::size_t r = 0; r < Rows; r += kTogether) {
+    float* some = scores + r * keys;
+    softmax<kTogether>(some, keys, head.length, head.scale, shares + r,
+                       [=](std::size_t i, std::size_t j, V weight) { store(some + i * keys + j, weight); });
+  }
   gather_context<Rows>(head, row, values, round_up(head.size, kLanes), scores, keys, shares);
 }
 

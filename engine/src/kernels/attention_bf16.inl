@@ -31,10 +31,13 @@ inline __m512i pair_up(V low, V high) {  // bfloat16 of both in each 32 bits, lo
   return (__m512i)((I)a | ((I)b << 16));
 }
 
+inline void put_half(std::uint16_t* to, V value) {
+  _mm256_storeu_si256(reinterpret_cast<__m256i*>(to), (__m256i)_mm512_cvtneps_pbh((__m512)value));
+}
+
 inline void round_row(const float* from, std::size_t count, std::size_t wide, std::uint16_t* to) {
   for (std::size_t i = 0; i < wide; i += kLanes) {
-    const V value = i < count ? at(from, i, count) : V{};
-    _mm256_storeu_si256(reinterpret_cast<__m256i*>(to + i), (__m256i)_mm512_cvtneps_pbh((__m512)value));
+    put_half(to + i, i < count ? at(from, i, count) : V{});
   }
 }
 
@@ -89,6 +92,15 @@ inline void lay_out_values(const Head& head, std::size_t keys, std::size_t wide,
     }
 }
 
+// Scores of some rows to weights in bfloat16, with zeros for the keys that fill up the last pairs.
+template <std::size_t Rows>
+inline void weigh(const Head& head, float* scores, std::size_t keys, float* shares, std::uint16_t* weights) {
+  softmax<Rows>(scores, keys, head.length, head.scale, shares,
+                [=](std::size_t row, std::size_t key, V weight) { put_half(weights + row * keys + key, weight); });
+  for (std::size_t key = round_up(head.length, kLanes); key < keys; key += kLanes)
+    for (std::size_t row = 0; row < Rows; ++row) put_half(weights + row * keys + key, V{});
+}
+
 template <class Held>
 void attend(const Head& head, std::byte* scratch) {
   const Held held;  // registers that are in use meanwhile
@@ -107,11 +119,9 @@ void attend(const Head& head, std::byte* scratch) {
     for (std::size_t r = 0; r < rows; ++r)
       round_row(head.query + (row + r) * head.stride, head.size, wide, queries + r * wide);
     multiply_halves(queries, rows, wide, key_pairs, keys, scores);
-    for (std::size_t r = 0; r < rows; ++r) {
-      shares[r] = softmax(scores + r * keys, head.length, head.scale);
-      for (std::size_t j = round_up(head.length, kLanes); j < keys; j += kLanes) store(scores + r * keys + j, V{});
-      round_row(scores + r * keys, keys, keys, weights + r * keys);
-    }
+    std::size_t r = 0;
+    for (; r + 4 <= rows; r += 4) weigh<4>(head, scores + r * keys, keys, shares + r, weights + r * keys);
+    for (; r < rows; ++r) weigh<1>(head, scores + r * keys, keys, shares + r, weights + r * keys);
     multiply_halves(weights, rows, keys, value_pairs, wide, context);
     for (std::size_t r = 0; r < rows; ++r)
       for (std::size_t d = 0; d < head.size; d += kLanes)
