@@ -1,9 +1,11 @@
 // The C interface: handles to open models, and every failure as a status with two lines of text.
 #include <fcntl.h>
+#include <pthread.h>
 #include <unistd.h>
 
 #include <cerrno>
 #include <cstring>
+#include <initializer_list>
 #include <new>
 #include <unordered_map>
 
@@ -20,8 +22,14 @@ namespace {
 
 thread_local std::string last_error;
 
-tightrope_status failed(Fault fault, const std::string& what, const std::string& hint) {
-  last_error = what + "\n" + hint;
+// Two lines from their parts. Where even those find no memory, the status has to say it all.
+tightrope_status failed(Fault fault, std::initializer_list<std::string_view> parts) {
+  try {
+    last_error.clear();
+    for (const std::string_view part : parts) last_error += part;
+  } catch (const std::bad_alloc&) {
+    last_error.clear();
+  }
   return static_cast<tightrope_status>(fault);
 }
 
@@ -32,12 +40,12 @@ tightrope_status guarded(Act&& act) {
     act();
     return TIGHTROPE_OK;
   } catch (const Error& error) {
-    return failed(error.fault, error.what(), error.hint);
+    return failed(error.fault, {error.what(), "\n", error.hint});
   } catch (const std::bad_alloc&) {
-    return failed(Fault::memory, "There is not enough memory.", "Give fewer or shorter texts, or close a model.");
+    return failed(Fault::memory, {"There is not enough memory.\nGive fewer or shorter texts, or close a model."});
   } catch (const std::exception& error) {
-    return failed(Fault::unsupported, std::string("The system refused: ") + error.what() + ".",
-                  "Open the model with fewer threads.");
+    return failed(Fault::unsupported,
+                  {"The system refused: ", error.what(), ".\nOpen the model with fewer threads."});
   }
 }
 
@@ -65,6 +73,10 @@ class Handles {
     return std::move(taken.mapped());
   }
 
+  // A fork takes only the thread that forks: what another holds just then would stay locked in the child for good.
+  void hold() { mutex_.lock(); }
+  void release() { mutex_.unlock(); }
+
  private:
   [[noreturn]] static void refuse_closed() { throw Error(Fault::closed, "The model is closed.", "Open it again."); }
 
@@ -74,7 +86,10 @@ class Handles {
 };
 
 Handles& handles() {
-  static Handles* const all = new Handles();  // never destroyed: threads may outlive main
+  static Handles* const all = [] {
+    pthread_atfork([] { handles().hold(); }, [] { handles().release(); }, [] { handles().release(); });
+    return new Handles();  // never destroyed: threads may outlive main
+  }();
   return *all;
 }
 

@@ -29,17 +29,18 @@ std::vector<Piece> pieces(const Batch& batch, std::size_t tokens) {
 
 }  // namespace
 
+// Nobody waits for the shelf: new memory does as well, and after a fork its lock may be a thread's that is not there.
 std::unique_ptr<Workspace> Shelf::take() {
-  const std::lock_guard<std::mutex> lock(mutex_);
-  if (kept_.empty()) return std::make_unique<Workspace>();
+  const std::unique_lock<std::mutex> lock(mutex_, std::try_to_lock);
+  if (!lock || kept_.empty()) return std::make_unique<Workspace>();
   std::unique_ptr<Workspace> memory = std::move(kept_.back());
   kept_.pop_back();
   return memory;
 }
 
 void Shelf::give(std::unique_ptr<Workspace> memory) {
-  const std::lock_guard<std::mutex> lock(mutex_);
-  if (kept_.size() < most_) kept_.push_back(std::move(memory));
+  const std::unique_lock<std::mutex> lock(mutex_, std::try_to_lock);
+  if (lock && kept_.size() < most_) kept_.push_back(std::move(memory));
 }
 
 Model::Model(std::unique_ptr<Mapping> mapping, const Options& options)

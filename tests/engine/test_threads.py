@@ -127,6 +127,38 @@ def test_parent_and_child_answer_right_after_a_fork(child, file_of, threads):
     assert done.returncode == 0, done.stderr
 
 
+FORKS = """
+import os, sys, threading
+from pathlib import Path
+import numpy as np
+from tightrope.device import engine
+path = Path(sys.argv[1])
+model = engine.Model.open(path, threads=2)
+ids, offsets = np.arange(2, 5, dtype=np.int32), np.array([0, 3])
+before = model.run(ids, offsets).tobytes()
+ends = threading.Event()
+def work():
+    while not ends.is_set():
+        model.run(ids, offsets)
+        engine.Model.open(path).close()
+crowd = [threading.Thread(target=work) for _ in range(4)]
+for thread in crowd:
+    thread.start()
+for _ in range(100):
+    child = os.fork()
+    if child == 0:
+        os._exit(0 if model.run(ids, offsets).tobytes() == before else 1)
+    assert os.waitpid(child, 0)[1] == 0
+ends.set()
+"""
+"""Forks while other threads are in the engine: no lock of theirs is left in a child, which would wait for ever."""
+
+
+def test_a_fork_in_the_midst_of_work_leaves_no_lock_behind(child, file_of):
+    done = child(FORKS, file_of("integers"))
+    assert done.returncode == 0, done.stderr
+
+
 NO_ROOM = """
 import resource, sys
 from pathlib import Path
