@@ -19,11 +19,11 @@ template <std::size_t Rows, class Put>
 inline void softmax(float* scores, std::size_t stride, std::size_t length, float scale, float* shares, Put put) {
   const std::size_t keys = round_up(length, kLanes);
   const float factor = scale * 1.44269504f;
-  V most[Rows], total[Rows];
+  V most[Rows];
+  Sixteen total[Rows];
   for (std::size_t r = 0; r < Rows; ++r) {
     for (std::size_t j = length; j < keys; ++j) scores[r * stride + j] = kMasked;
     most[r] = all(kMasked);
-    total[r] = V{};
   }
   for (std::size_t j = 0; j < keys; j += kLanes)
     for (std::size_t r = 0; r < Rows; ++r) most[r] = larger(most[r], load(scores + r * stride + j));
@@ -31,10 +31,10 @@ inline void softmax(float* scores, std::size_t stride, std::size_t length, float
   for (std::size_t j = 0; j < keys; j += kLanes)
     for (std::size_t r = 0; r < Rows; ++r) {
       const V weight = power_of_two((load(scores + r * stride + j) - most[r]) * factor);
-      total[r] = total[r] + weight;
+      total[r].add(j, weight);
       put(r, j, weight);
     }
-  for (std::size_t r = 0; r < Rows; ++r) shares[r] = 1.0f / sum(total[r]);
+  for (std::size_t r = 0; r < Rows; ++r) shares[r] = 1.0f / total[r].sum();
 }
 
 // rows of scores [rows, keys] = query [rows, size] x keys [size, keys].

@@ -48,8 +48,8 @@ inline void transform(float* block, V& most) {
   most = larger(most, largest_here[0]);
 }
 
-// Any length: blocks shorter than a vector lie side by side in it, and longer than 16 vectors are halved first. Returns
-// the largest magnitude.
+// Any length: blocks shorter than a vector lie side by side in it, and those longer than 16 vectors are put together in
+// the end, so that every instruction set takes the stages in one order. Returns the largest magnitude.
 inline float transform(float* x, std::size_t width, std::size_t length) {
   V most{};
   if (length < kLanes) {
@@ -60,13 +60,6 @@ inline float transform(float* x, std::size_t width, std::size_t length) {
     }
     return largest(most);
   }
-  for (std::size_t h = length / 2; h > 16 * kLanes / 2; h /= 2)
-    for (std::size_t start = 0; start < width; start += 2 * h)
-      for (std::size_t i = start; i < start + h; i += kLanes) {
-        const V low = load(x + i), high = load(x + i + h);
-        store(x + i, low + high);
-        store(x + i + h, low - high);
-      }
   const std::size_t count = length / kLanes < 16 ? length / kLanes : 16;
   for (std::size_t start = 0; start < width; start += count * kLanes) {
     switch (count) {
@@ -76,6 +69,16 @@ inline float transform(float* x, std::size_t width, std::size_t length) {
       case 8: transform<8>(x + start, most); break;
       default: transform<16>(x + start, most);
     }
+  }
+  for (std::size_t h = count * kLanes; h < length; h *= 2) {
+    most = V{};
+    for (std::size_t start = 0; start < width; start += 2 * h)
+      for (std::size_t i = start; i < start + h; i += kLanes) {
+        const V low = load(x + i), high = load(x + i + h);
+        store(x + i, low + high);
+        store(x + i + h, low - high);
+        most = larger(most, larger(magnitude(low + high), magnitude(low - high)));
+      }
   }
   return largest(most);
 }
@@ -185,18 +188,17 @@ void prepare(const float* x, std::size_t x_stride, const Preparation& how, std::
 void normalize(const float* x, std::size_t stride, std::size_t first, std::size_t last, std::size_t width,
                const float* gain, const float* bias, float epsilon, float* out) {
   const float share = 1.0f / static_cast<float>(width);
-  const std::size_t whole = width / kLanes * kLanes;
+  const std::size_t whole = width / kPanel * kPanel;
   for (std::size_t row = first; row < last; ++row) {
     const float* from = x + row * stride;
-    V total{};
-    for (std::size_t i = 0; i < width; i += kLanes) total = total + at(from, i, width);
-    const V mean = all(sum(total) * share);
-    V squares{};
+    Sixteen total, squares;
+    for (std::size_t i = 0; i < width; i += kLanes) total.add(i, at(from, i, width));
+    const V mean = all(total.sum() * share);
     for (std::size_t i = 0; i < whole; i += kLanes) {
       const V away = load(from + i) - mean;
-      squares = squares + away * away;
+      squares.add(i, away * away);
     }
-    float spread = sum(squares);
+    float spread = squares.sum();
     for (std::size_t i = whole; i < width; ++i) spread += (from[i] - mean[0]) * (from[i] - mean[0]);
     const V factor = all(1.0f / __builtin_sqrtf(spread * share + epsilon));
     float* to = out + row * stride;

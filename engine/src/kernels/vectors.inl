@@ -71,6 +71,25 @@ inline float sum(V a) {
   return a[0];
 }
 
+// Sixteen sums side by side, whatever a vector's width: they are added up in one order on every instruction set.
+struct Sixteen {
+  V part[16 / kLanes] = {};
+
+  // The vector that begins at a multiple of its width.
+  void add(std::size_t index, V value) {
+    V& sums = part[index / kLanes % (16 / kLanes)];
+    sums = sums + value;
+  }
+
+  float sum() const {
+    V v[16 / kLanes];
+    for (std::size_t i = 0; i < 16 / kLanes; ++i) v[i] = part[i];
+    for (std::size_t h = 8 / kLanes; h > 0; h /= 2)
+      for (std::size_t i = 0; i < h; ++i) v[i] = v[i] + v[i + h];
+    return tightrope::sum(v[0]);
+  }
+};
+
 inline float largest(V a) {
   if constexpr (kLanes > 8) a = larger(a, swapped<8 % kLanes>(a));
   if constexpr (kLanes > 4) a = larger(a, swapped<4 % kLanes>(a));
