@@ -1,16 +1,17 @@
 #!/usr/bin/env bash
-# The engine for 64-bit ARM on a machine that is none: cross-built into build/arm, and run under QEMU as three processors.
+# The engine for 64-bit ARM on a machine that is none: cross-built into build/arm, run under QEMU as three processors.
 #
 #   engine/arm.sh                      builds and checks everything
 #   engine/arm.sh build                builds
-#   engine/arm.sh on CPU PROGRAM ...   runs a program of build/arm, or one with a path, as cortex-a72, neoverse-n1 or max
+#   engine/arm.sh on CPU PROGRAM ...   runs a program of build/arm as cortex-a72, neoverse-n1 or max
+#   engine/arm.sh pytest CPU ...       runs pytest in an arm64 Python, which is fetched once, with this library
 #
 # QEMU says that answers are right, and that no processor meets an instruction which it lacks. It says nothing of speed.
-# ARM_ROOT is where programs find their libraries: an arm64 system with Python may lie there as well.
 set -euo pipefail
 cd "$(dirname "$0")/.."
-built=${ARM_BUILD:-build/arm}
-root=${ARM_ROOT:-/usr/aarch64-linux-gnu}
+built=$(realpath -m "${ARM_BUILD:-build/arm}")
+root=/usr/aarch64-linux-gnu
+python=${PYTHON:-.venv/bin/python}
 
 need() {
     local lacking=()
@@ -30,9 +31,7 @@ build() {
 }
 
 on() { # CPU PROGRAM ARGUMENT...
-    local program=$2
-    [[ $program == */* ]] || program=$built/$program
-    qemu-aarch64-static -cpu "$1" -L "$root" -E LD_LIBRARY_PATH="$built" "$program" "${@:3}"
+    qemu-aarch64-static -cpu "$1" -L "$root" -E LD_LIBRARY_PATH="$built" "$built/$2" "${@:3}"
 }
 
 # An instruction set that the processor lacks is refused in words (exit code 2); an illegal instruction would be 132.
@@ -54,11 +53,43 @@ check() {
     refuse max avx2
 }
 
+# Debian's Python for arm64 is unpacked, not installed; wheels for it come before the environment's own, which lends the
+# rest. Both are Python 3.11.
+fetch() {
+    local apt=$built/apt wheels=$built/wheels
+    local compiled='^(numpy|tokenizers|safetensors|onnx|ml_dtypes|protobuf|hypothesis|hf[-_]xet)=='
+    mkdir -p "$apt/lists/partial" "$apt/archives/partial" "$built/python" "$built/site"
+    : >"$apt/status"
+    printf '%s\n' 'APT::Architecture "arm64";' 'APT::Architectures {"arm64";};' "Dir::Cache \"$apt\";" \
+        "Dir::State::status \"$apt/status\";" "Dir::State::lists \"$apt/lists\";" >"$apt/apt.conf"
+    APT_CONFIG=$apt/apt.conf apt-get update -qq
+    APT_CONFIG=$apt/apt.conf apt-get install -y -qq --download-only --no-install-recommends \
+        python3 libstdc++6 >/dev/null
+    for package in "$apt"/archives/*.deb; do dpkg -x "$package" "$built/python"; done
+    "$python" -m pip freeze --exclude-editable | grep -Ei "$compiled" |
+        xargs "$python" -m pip download --quiet --disable-pip-version-check --no-deps --only-binary=:all: \
+            --dest "$wheels" --python-version 3.11 --platform manylinux2014_aarch64 --platform manylinux_2_17_aarch64 \
+            --platform manylinux_2_26_aarch64 --platform manylinux_2_27_aarch64 --platform manylinux_2_28_aarch64
+    for wheel in "$wheels"/*.whl; do "$python" -m zipfile -e "$wheel" "$built/site"; done
+    touch "$built/fetched"
+}
+
+test_python() { # CPU ARGUMENT...
+    [ -e "$built/fetched" ] || fetch
+    local cpu=$1 lent
+    [ "$cpu" != max ] || cpu=max,sve=off  # numpy's products raise a division by zero under qemu 7.2's SVE
+    lent=$("$python" -c 'import sysconfig; print(sysconfig.get_path("purelib"))')
+    PYTHONPATH=$built/site:$PWD/src:$lent TIGHTROPE_LIBRARY=$built/libtightrope.so \
+        qemu-aarch64-static -cpu "$cpu" -L "$built/python" "$built/python/usr/bin/python3.11" \
+        -m pytest -p no:cacheprovider "${@:2}"
+}
+
 need
 case ${1:-} in
     build) build ;;
     on) on "${@:2}" ;;
     check) check ;;
+    pytest) test_python "${@:2}" ;;
     "") build && check ;;
-    *) sed -n '2,6s/^# \{0,1\}//p' "$0" >&2 && exit 2 ;;
+    *) sed -n '2,7s/^# \{0,1\}//p' "$0" >&2 && exit 2 ;;
 esac
