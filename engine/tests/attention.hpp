@@ -83,7 +83,8 @@ void check_attention(Attend attend, Bytes bytes, std::size_t length, std::size_t
       require(it.context[row * (size + 3) + d] == kMark, name + " writes beyond" + at(row, d));
   }
   // Roundings mostly cancel, so the whole is far nearer than any bound of one number.
-  if (spread == 1) require(errors <= squares * (4 * rounding + 1e-5) * (4 * rounding + 1e-5), name + " is off on average");
+  const double most = 4 * rounding + 1e-5;
+  if (spread == 1) require(errors <= squares * most * most, name + " is off on average");
 }
 
 void check_attentions(Attend attend, Bytes bytes, double rounding) {

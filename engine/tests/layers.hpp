@@ -144,7 +144,8 @@ struct FloatLayer {
   }
   double weight(std::size_t o, std::size_t k) const { return weights[o * in + k]; }
   Floats view() const {
-    return {packed.bytes.data(), element, scales.data(), has_zeros ? zeros.data() : nullptr, group, bias.data(), in, out};
+    const float* those = has_zeros ? zeros.data() : nullptr;
+    return {packed.bytes.data(), element, scales.data(), those, group, bias.data(), in, out};
   }
 
  private:

@@ -147,7 +147,8 @@ void check_floats(const Kernels& kernels, const FloatLayer& layer, std::size_t r
       }
       const double more = residual ? added[row * out + o] : 0;
       require_near(values[row * out + o], truth::activated(kind, sum) + more,
-                   truth::activation_error(kind, sum) + 1.2 * truth::sum_error(in, magnitudes) + 0x1p-22 * std::abs(more),
+                   truth::activation_error(kind, sum) + 1.2 * truth::sum_error(in, magnitudes) +
+                       0x1p-22 * std::abs(more),
                    layer.name + " " + sizes(rows, in, out) + at(row, o));
     }
     kernels.multiply_floats(x.data() + row * stride, stride, 1, layer.view(), 0, panels,

@@ -67,7 +67,8 @@ inline std::vector<double> prepared(const float* x, const Preparation& how) {
 inline double preparation_error(const float* x, const Preparation& how) {
   double squares = 0;
   for (std::size_t i = 0; i < how.width; ++i) {
-    const double size = std::abs(x[i] * (how.factor ? how.factor[i] : 1.0)) + std::abs(how.offset ? how.offset[i] : 0.0);
+    const double scaled = x[i] * (how.factor ? how.factor[i] : 1.0), moved = how.offset ? how.offset[i] : 0.0;
+    const double size = std::abs(scaled) + std::abs(moved);
     squares += size * size;
   }
   const double steps = how.rotation < 2 ? 0 : std::log2(static_cast<double>(how.rotation));

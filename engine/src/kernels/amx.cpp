@@ -5,6 +5,7 @@
 // the last give is not kept.
 #define LANES 16
 #define TILED_CODES
+#define HALF_TERMS 3
 #include "attention_bf16.inl"
 #include "products.inl"
 

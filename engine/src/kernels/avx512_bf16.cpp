@@ -1,6 +1,7 @@
 // AVX-512 with VNNI and BF16: integers on 512 bits, attention in bfloat16 with sums in float32.
 #define LANES 16
 #define UNSIGNED_CODES
+#define HALF_TERMS 1
 #include "attention_bf16.inl"
 #include "avx512_vnni.inl"
 
