@@ -9,7 +9,7 @@ from tightrope.device import engine
 
 RECIPES = {
     "native": "native -> native",
-    "native_6_bit_table": "smooth(alpha=0.5) + rotate + int8(compensation=gptq) + embedding(bits=6, block=32) -> native",
+    "native_6_bit_table": "smooth + rotate + int8(compensation=gptq) + embedding(bits=6, block=32) -> native",
     "onnxruntime_int8": "int8 -> onnxruntime",
     "openvino_int8": "int8 -> openvino",
 }

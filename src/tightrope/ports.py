@@ -14,3 +14,10 @@ class Port:
     name: str
     dtype: str
     shape: tuple[int | str, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Capabilities:
+    """What a session can take: `ragged` feeds without padding."""
+
+    ragged: bool = False

@@ -3,7 +3,7 @@
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING
 
-from tightrope.ports import Port
+from tightrope.ports import Capabilities, Port
 
 if TYPE_CHECKING:
     import numpy as np
@@ -21,6 +21,7 @@ class FakeSession:
     ) -> None:
         self.inputs = inputs
         self.outputs = outputs
+        self.capabilities = Capabilities()
         self.seen: list[Mapping[str, NDArray[np.generic]]] = []
         self.closed = False
         self._answer = answer

@@ -146,18 +146,33 @@ def real(on_each_set, minilm, sentences, native_form, folder):
     return on_each_set(ids, offsets, path)
 
 
+ROUNDS_MORE = "avx512-bf16"
+"""Its attention is in plain bfloat16, and nobody gets it who does not ask."""
+
+
+@pytest.mark.network
+@pytest.mark.slow
+def test_with_exact_attention_every_set_but_the_plain_one_says_the_same_bit_for_bit(real):
+    """All of them fuse products and sums, and add in one order; the plain one may run where nothing can be fused."""
+    answers = [found["minilm-1"] for isa, found in real.items() if isa != "plain"]
+    assert all((answer == answers[0]).all() for answer in answers)
+
+
 @pytest.mark.network
 @pytest.mark.slow
 def test_the_real_model_is_close_on_each_instruction_set(real):
-    """Sums in another order flip a code here and there, and layers after it round all else anew: noise of that size."""
-    assert_close(real, mean=0.9997, exact_mean=0.9999)
+    """Attention in pairs of bfloat16 differs by 1e-5; that flips codes, and layers after them round anew."""
+    sets = {isa: found for isa, found in real.items() if isa not in ("plain", ROUNDS_MORE)}
+    first = next(found["minilm-1"] for found in sets.values())
+    for isa, found in sets.items():
+        near = cosines(found["minilm-0"], first)
+        assert near.mean() >= 0.9998 and near.min() >= 0.9995, (isa, near.mean(), near.min())
 
 
 @pytest.mark.network
 @pytest.mark.slow
-@pytest.mark.xfail(strict=True, reason="each instruction set adds floats in an order of its own")
-def test_the_real_model_is_as_close_as_it_shall_be(real):
-    assert_close(real)
+def test_the_other_sets_are_not_far(real):
+    assert_close(real, mean=0.9997, exact_mean=0.9999)
 
 
 @pytest.mark.parametrize("isa", ["avx2" if platform.machine() == "aarch64" else "neon", "fast"])

@@ -11,7 +11,7 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from tightrope.ports import Port
+from tightrope.ports import Capabilities, Port
 
 Array = NDArray[Any]
 
@@ -57,13 +57,6 @@ class Ragged:
         values = np.zeros(mask.shape, np.int64)
         values[mask.astype(bool)] = self.values
         return values, mask
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Capabilities:
-    """What a session can take: `ragged` feeds without padding."""
-
-    ragged: bool = False
 
 
 class Session(Protocol):

@@ -8,9 +8,9 @@ from typing import Any
 import numpy as np
 
 from tightrope.device import engine
-from tightrope.device.session import Array, Capabilities, Executed
+from tightrope.device.session import Array, Executed
 from tightrope.errors import EngineError
-from tightrope.ports import Port
+from tightrope.ports import Capabilities, Port
 
 version = engine.version
 

@@ -14,9 +14,9 @@ from typing import Any
 import numpy as np
 import onnxruntime as ort
 
-from tightrope.device.session import Array, Capabilities, Executed
+from tightrope.device.session import Array, Executed
 from tightrope.errors import EngineError
-from tightrope.ports import Port
+from tightrope.ports import Capabilities, Port
 
 _DTYPES = {"tensor(float)": "float32", "tensor(int64)": "int64", "tensor(int32)": "int32", "tensor(float16)": "float16"}
 _INTEGERS = ("DynamicQuantizeMatMul", "MatMulInteger", "MatMulIntegerToFloat", "QLinearMatMul", "QGemm", "QAttention")

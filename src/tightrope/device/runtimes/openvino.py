@@ -13,9 +13,9 @@ from typing import Any
 
 import openvino as ov
 
-from tightrope.device.session import Array, Capabilities, Executed
+from tightrope.device.session import Array, Executed
 from tightrope.errors import EngineError
-from tightrope.ports import Port
+from tightrope.ports import Capabilities, Port
 
 _FIXED = {"NUM_STREAMS": "1", "PERFORMANCE_HINT": "LATENCY", "ENABLE_CPU_PINNING": "NO", "ENABLE_MMAP": "YES"}
 _PRECISIONS = {"u8": "int8", "i8": "int8", "u4": "int4", "i4": "int4", "f32": "fp32", "bf16": "bf16", "f16": "fp16"}
