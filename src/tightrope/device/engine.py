@@ -111,7 +111,7 @@ class Model:
     def open(cls, path: Path, *, threads: int = 1, exact_attention: bool = False) -> Self:
         """Open a file by its path. Raises `EngineError` for one that cannot be read or is damaged."""
         try:
-            descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+            descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)  # a pipe must not block
         except OSError as error:
             raise EngineError(
                 f"{path} cannot be opened: {error.strerror}.", hint="Allow this user to read it."
