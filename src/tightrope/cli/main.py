@@ -55,7 +55,10 @@ def cli() -> None:
 
 
 def main() -> None:
-    """Run the command line; an error of ours becomes two lines and exit code 1, never a traceback."""
+    """Run the command line; an error of ours becomes two lines and exit code 1, never a traceback.
+
+    Ctrl-C while a library of C++ loads (pybind11) comes as an ImportError that it caused.
+    """
     try:
         code = cli(standalone_mode=False)
         sys.exit(code if isinstance(code, int) else 0)
@@ -68,7 +71,9 @@ def main() -> None:
     except BrokenPipeError:  # the reader of our output went away: `tightrope recipes | head`
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(1)
-    except (KeyboardInterrupt, click.Abort):
+    except (KeyboardInterrupt, click.Abort, ImportError) as error:
+        if isinstance(error, ImportError) and not isinstance(error.__cause__, KeyboardInterrupt):
+            raise
         click.echo("tightrope: interrupted; nothing was left half-written.", err=True)
         sys.exit(130)
     except MemoryError:
