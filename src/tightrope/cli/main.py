@@ -75,7 +75,8 @@ def main() -> None:
         if isinstance(error, ImportError) and not isinstance(error.__cause__, KeyboardInterrupt):
             raise
         click.echo("tightrope: interrupted; nothing was left half-written.", err=True)
-        sys.exit(130)
+        sys.stdout.flush()
+        os._exit(130)  # an interpreter that a library's own code was interrupted in would end by the signal instead
     except MemoryError:
         click.echo(
             "tightrope: this machine ran out of memory.\n           Give smaller inputs, or more room.", err=True
