@@ -16,10 +16,16 @@ cmake --build build/fuzz --parallel --target fuzz-artefact fuzz-wordpiece >build
     { tail -n 40 build/fuzz/build.log >&2; exit 1; }
 "$python" engine/fuzz/seeds.py build/fuzz/seeds
 export UBSAN_OPTIONS=halt_on_error=1:print_stacktrace=1
-for fuzzer in artefact wordpiece; do
-    mkdir -p "build/fuzz/corpus/$fuzzer"
-    "build/fuzz/fuzz-$fuzzer" -max_total_time="$seconds" -timeout=10 -rss_limit_mb=1024 -max_len=65536 \
-        -artifact_prefix="build/fuzz/found-$fuzzer-" "build/fuzz/corpus/$fuzzer" "build/fuzz/seeds/$fuzzer" \
-        >"build/fuzz/$fuzzer.log" 2>&1 || { tail -n 60 "build/fuzz/$fuzzer.log" >&2; exit 1; }
-    tail -n 1 "build/fuzz/$fuzzer.log"
-done
+fuzz() { # NAME
+    mkdir -p "build/fuzz/corpus/$1"
+    "build/fuzz/fuzz-$1" -max_total_time="$seconds" -timeout=10 -rss_limit_mb=1024 -max_len=65536 \
+        -artifact_prefix="build/fuzz/found-$1-" "build/fuzz/corpus/$1" "build/fuzz/seeds/$1" \
+        >"build/fuzz/$1.log" 2>&1 || { tail -n 60 "build/fuzz/$1.log" >&2; exit 1; }
+    tail -n 1 "build/fuzz/$1.log"
+}
+
+# Side by side, each on a core of its own.
+fuzz artefact & artefact=$!
+fuzz wordpiece & wordpiece=$!
+wait "$artefact"
+wait "$wordpiece"

@@ -13,6 +13,6 @@ pytestmark = pytest.mark.slow
 @pytest.mark.usefixtures("clang")
 def test_the_fuzzers_find_nothing(monkeypatch):
     monkeypatch.setenv("PYTHON", sys.executable)
-    done = subprocess.run([ROOT / "engine" / "fuzz.sh", "20"], capture_output=True, text=True, check=False)
+    done = subprocess.run([ROOT / "engine" / "fuzz.sh", "10"], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stdout + done.stderr
     assert len(done.stdout.splitlines()) == 2 and "Done" in done.stdout
