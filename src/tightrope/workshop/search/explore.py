@@ -16,7 +16,7 @@ from tightrope.recipe import Recipe
 from tightrope.workshop.search.trial import Trial
 from tightrope.workshop.search.watcher import Watcher
 
-JUDGED_BETWEEN_TIMINGS = 4
+JUDGED_BETWEEN_TIMINGS = 5
 
 
 class Laboratory(Protocol):
