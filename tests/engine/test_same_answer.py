@@ -171,6 +171,14 @@ def test_the_real_model_is_close_on_each_instruction_set(real):
 
 @pytest.mark.network
 @pytest.mark.slow
+@pytest.mark.xfail("amx" in engine.isas(), strict=True, reason="attention by matrix tiles flips codes: 0.99987 today")
+def test_the_real_model_is_as_close_on_each_instruction_set_as_it_shall_be(real):
+    sets = [found for isa, found in real.items() if isa not in ("plain", ROUNDS_MORE)]
+    assert min(cosines(found["minilm-0"], sets[0]["minilm-1"]).mean() for found in sets) >= 0.9999
+
+
+@pytest.mark.network
+@pytest.mark.slow
 def test_the_other_sets_are_not_far(real):
     assert_close(real, mean=0.9997, exact_mean=0.9999)
 
