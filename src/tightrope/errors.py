@@ -11,6 +11,8 @@
     ├── BundleError         a bundle that is broken, changed or not for this version
     ├── EngineError         an engine that refused or failed
     ├── BenchError          a bench that crashed, hung or spoke nonsense
+    ├── ServeError          a server that cannot start, or cannot do what its owner asks
+    │   └── RefusedError    a request that is not taken: overload, deadline, memory …
     └── OutputError         a result that cannot be written
 
 A budget that a model fails to meet is not an error: it is a `Verdict`.
@@ -67,6 +69,25 @@ class EngineError(TightropeError):
 
 class BenchError(TightropeError):
     """A bench that crashed, hung or spoke nonsense."""
+
+
+class ServeError(TightropeError):
+    """A server that cannot start, or that cannot do what its owner asks of it."""
+
+
+class RefusedError(ServeError):
+    """A request that is not taken, or not finished. `reason` is one of `REFUSALS`.
+
+    `retry_after_s` says when another try makes sense, in seconds; `None` if it never will.
+    """
+
+    REFUSALS = ("overloaded", "deadline", "memory", "unavailable", "too_large", "unknown_model", "cancelled", "failed")
+
+    def __init__(self, message: str, *, hint: str, reason: str = "failed", retry_after_s: float | None = None) -> None:
+        super().__init__(message, hint=hint)
+        assert reason in self.REFUSALS
+        self.reason = reason
+        self.retry_after_s = retry_after_s
 
 
 class OutputError(TightropeError):
