@@ -18,6 +18,10 @@ class Port:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Capabilities:
-    """What a session can take: `ragged` feeds without padding."""
+    """What a session can take, `ragged` feeds without padding, and whether its answers are `exact`.
+
+    Exact answers do not depend on what else is in the batch, to the last bit.
+    """
 
     ragged: bool = False
+    exact: bool = False

@@ -35,11 +35,17 @@ class _Opened:
         """How many texts so far were longer than the model's limit, and were cut."""
         self._session = session
         self.tokenizer = _tokenizer(source)
-        self._token_budget = int(artefact.settings.get("batch_tokens", DEFAULT_TOKEN_BUDGET))
+        self.batch_tokens = int(artefact.settings.get("batch_tokens", DEFAULT_TOKEN_BUDGET))
+        """Tokens of one batch, padding counted, with which this model is at its best."""
+        self.exact = session.capabilities.exact
+        """Whether answers do not depend on what else is in the batch, to the last bit."""
+        self.ragged = session.capabilities.ragged
+        """Whether texts of unequal length in a batch need no padding."""
+        self.width: int = source.content.task["width"]
+        """Numbers in an answer."""
         self._multiple = int(artefact.settings.get("length_multiple", 1))
         self._output = session.outputs[0].name
         self._takes = {port.name for port in session.inputs}
-        self._ragged = session.capabilities.ragged
 
     def __enter__(self) -> Self:
         return self
@@ -52,9 +58,30 @@ class _Opened:
         self._session.close()
         self.tokenizer.close()
 
+    def encode(self, inputs: Sequence[Any], *, prompt: str | None = None) -> Encoded:
+        """Token ids of the inputs as `answer` takes them. Raises `DataError` as answering the inputs themselves does.
+
+        Safe for use from several threads at once, also beside `answer`.
+        """
+        return self._tokens(self._prepared(inputs, prompt))
+
+    def answer(self, encoded: Encoded) -> Floats:
+        """Rows [n, width] for one batch, however large: as the model gives them, neither sorted nor cut.
+
+        Raises `EngineError` if the engine fails, `BundleError` if the answers have not the shape that the bundle says.
+        """
+        shape = (len(encoded.ids.offsets) - 1, self.width)
+        found: Floats = self._session.run(self.feeds(encoded))[self._output]
+        if found.shape != shape:
+            raise BundleError(
+                f"{self.bundle.path} says that answers are {shape[1]} wide; its model gives {found.shape}.",
+                hint="Make the bundle anew.",
+            )
+        return found
+
     def feeds(self, encoded: Encoded) -> dict[str, NDArray[Any]]:
         """The arrays that the session takes for one batch."""
-        if self._ragged:
+        if self.ragged:
             whole: dict[str, NDArray[Any]] = {"input_ids": encoded.ids.values, "offsets": encoded.ids.offsets}
             return whole | ({"token_type_ids": encoded.types.values} if "token_type_ids" in self._takes else {})
         ids, mask = encoded.ids.padded(multiple=self._multiple)
@@ -63,36 +90,32 @@ class _Opened:
             named["token_type_ids"] = encoded.types.padded(multiple=self._multiple)[0]
         return {name: value for name, value in named.items() if name in self._takes}
 
+    def _prepared(self, inputs: Sequence[Any], prompt: str | None) -> list[Any]:
+        """The inputs, all looked at, with the prompt before them. Each task has its own."""
+        raise NotImplementedError
+
     def _run(self, inputs: Sequence[Any], before: str = "") -> Floats:
         """All inputs, texts with `before` before them, a window at a time; rows come back in the order given."""
-        rows = np.empty((len(inputs), self.bundle.content.task["width"]), np.float32)
+        rows = np.empty((len(inputs), self.width), np.float32)
         for start in range(0, len(inputs), WINDOW):
             window = inputs[start : start + WINDOW]
-            self._answer([before + text for text in window] if before else window, rows[start : start + WINDOW])
+            self._fill([before + text for text in window] if before else window, rows[start : start + WINDOW])
         return rows
 
-    def _answer(self, inputs: Sequence[Any], rows: Floats) -> None:
+    def _fill(self, inputs: Sequence[Any], rows: Floats) -> None:
         """Fill the rows of one window, in batches of similar length."""
-        encoded = self.tokenizer.encode(inputs, types="token_type_ids" in self._takes)
+        encoded = self._tokens(inputs)
         self.truncated += encoded.truncated
         if (
-            self._ragged or len(inputs) == 1
+            self.ragged or len(inputs) == 1
         ):  # nothing to sort, which is half of what a short text costs around the engine
-            rows[:] = self._answers(encoded, rows.shape)
+            rows[:] = self.answer(encoded)
             return
-        for batch in batches(encoded.ids.lengths, self._token_budget):
-            part = Encoded(encoded.ids.take(batch), encoded.types.take(batch), 0)
-            rows[batch] = self._answers(part, (len(batch), rows.shape[1]))
+        for batch in batches(encoded.ids.lengths, self.batch_tokens):
+            rows[batch] = self.answer(Encoded(encoded.ids.take(batch), encoded.types.take(batch), 0))
 
-    def _answers(self, encoded: Encoded, shape: tuple[int, ...]) -> Floats:
-        """What the session says to one batch. Raises `BundleError` if that has not the shape that the bundle says."""
-        found: Floats = self._session.run(self.feeds(encoded))[self._output]
-        if found.shape != shape:
-            raise BundleError(
-                f"{self.bundle.path} says that answers are {shape[1]} wide; its model gives {found.shape}.",
-                hint="Make the bundle anew.",
-            )
-        return found
+    def _tokens(self, inputs: Sequence[Any]) -> Encoded:
+        return self.tokenizer.encode(inputs, types="token_type_ids" in self._takes)
 
 
 class Embedder(_Opened):
@@ -113,9 +136,17 @@ class Embedder(_Opened):
         if isinstance(texts, str):
             raise DataError("embed takes a list of texts, not one text.", hint=f"Write embed([{texts[:30]!r}]).")
         vectors = self._run(_checked(texts, clean_text), self._prompt(prompt))
-        if normalize and not self.bundle.content.task["normalize"]:
+        return self.unit_length(vectors) if normalize else vectors
+
+    def unit_length(self, vectors: Floats) -> Floats:
+        """The vectors [n, width] scaled to length 1, in place; those of a model that does so itself stay as they are."""
+        if not self.bundle.content.task["normalize"]:
             vectors /= np.maximum(np.linalg.norm(vectors, axis=1, keepdims=True), 1e-12)
         return vectors
+
+    def _prepared(self, inputs: Sequence[Any], prompt: str | None) -> list[Any]:
+        before = self._prompt(prompt)
+        return [before + text for text in _checked(inputs, clean_text)]
 
     def _prompt(self, name: str | None) -> str:
         prompts: Mapping[str, str] = self.bundle.content.senses["prompts"]
@@ -138,6 +169,11 @@ class Scorer(_Opened):
         """
         rows = self._run(_checked(pairs, clean_pair))
         return rows[:, 0] if rows.shape[1] == 1 else rows
+
+    def _prepared(self, inputs: Sequence[Any], prompt: str | None) -> list[Any]:
+        if prompt:
+            raise DataError(f"The model scores pairs and has no prompt {prompt!r:.60}.", hint="Leave the prompt out.")
+        return _checked(inputs, clean_pair)
 
 
 def open_bundle(

@@ -49,6 +49,11 @@ class Ragged:
         np.cumsum([len(part) for part in parts], out=offsets[1:])
         return Ragged(np.concatenate(parts) if parts else self.values[:0], offsets)
 
+    def slice(self, start: int, stop: int) -> "Ragged":
+        """The rows from `start` to before `stop`, without a copy of their values."""
+        first, last = self.offsets[start], self.offsets[stop]
+        return Ragged(self.values[first:last], self.offsets[start : stop + 1] - first)
+
     def padded(self, *, multiple: int = 1) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
         """Values and mask, both int64 [rows, longest], padded with zeros at the end; the longest rounded up."""
         lengths = self.lengths

@@ -16,11 +16,13 @@ def test_linux_tells_peak_now_and_the_fair_share(tmp_path: Path) -> None:
     (tmp_path / "smaps_rollup").write_text("55e0-7ffd ---p 00000000 00:00 0 [rollup]\nRss: 200 kB\nPss:  150 kB\n")
     found = memory.read(tmp_path)
     assert found == memory.Memory(peak_bytes=300 * 1024, resident_bytes=200 * 1024, shared_fairly_bytes=150 * 1024)
+    assert memory.resident_bytes(tmp_path) == 200 * 1024
 
 
 def test_a_system_without_proc_tells_the_peak_at_most(tmp_path: Path) -> None:
     found = memory.read(tmp_path)
     assert found.resident_bytes is None
+    assert memory.resident_bytes(tmp_path) is None
     assert found.shared_fairly_bytes is None
     assert found.peak_bytes is None or found.peak_bytes > 1_000_000
 

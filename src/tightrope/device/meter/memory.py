@@ -35,6 +35,11 @@ def read(proc: Path = PROC_SELF) -> Memory:
     )
 
 
+def resident_bytes(proc: Path = PROC_SELF) -> int | None:
+    """What this process has now, by one short read; `None` where the system does not tell."""
+    return _kilobytes(proc / "status").get("VmRSS")
+
+
 def _kilobytes(path: Path) -> dict[str, int]:
     """Lines like `VmHWM:   123 kB`, in bytes; empty if the file cannot be read."""
     try:
