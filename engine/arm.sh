@@ -26,7 +26,7 @@ need() {
 
 build() {
     cmake -S engine -B "$built" -DCMAKE_TOOLCHAIN_FILE="$PWD/engine/aarch64.cmake" -DTIGHTROPE_PROGRAMS=ON >/dev/null
-    cmake --build "$built" --parallel --target tightrope tests-kernels tightrope-embed >"$built/build.log" 2>&1 ||
+    cmake --build "$built" --parallel --target tightrope tests-kernels tests-scan tightrope-embed >"$built/build.log" 2>&1 ||
         { tail -n 40 "$built/build.log" >&2; exit 1; }
 }
 
@@ -47,6 +47,8 @@ check() {
     on cortex-a72 tests-kernels neon
     on neoverse-n1 tests-kernels neon-dotprod
     on max tests-kernels neon-i8mm
+    on cortex-a72 tests-scan
+    on neoverse-n1 tests-scan
     refuse cortex-a72 neon-dotprod
     refuse cortex-a72 neon-i8mm
     refuse neoverse-n1 neon-i8mm

@@ -19,8 +19,9 @@ for model in halves integers; do
 done
 echo "threads: nothing found"
 
-build asan address,undefined tightrope tests-kernels
+build asan address,undefined tightrope tests-kernels tests-scan
 build/asan/tests-kernels
+build/asan/tests-scan
 # Python is not built with the sanitizer, so it must come first; with it the C++ runtime, whose exceptions it watches.
 preload="$(c++ -print-file-name=libasan.so) $(c++ -print-file-name=libstdc++.so)"
 env LD_PRELOAD="$preload" TIGHTROPE_LIBRARY="$PWD/build/asan/libtightrope.so" \

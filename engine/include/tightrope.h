@@ -103,6 +103,23 @@ TIGHTROPE_API tightrope_status tightrope_tokenize(tightrope_model model, const c
                                                   size_t count, int pairs, size_t max_length, int32_t* ids,
                                                   int32_t* types, size_t capacity, int64_t* offsets, size_t* cut);
 
+/* Rows of an index: 8-bit codes, padded with zeros to a stride that is a multiple of 64 and at most 65536 bytes. */
+typedef struct {
+  size_t size;            /* sizeof(tightrope_rows) */
+  const int8_t* codes;    /* [count, stride] */
+  size_t stride;
+  size_t count;
+  const float* scales;    /* [count]; a row's score is its product with the query, as a float, times its scale */
+  const uint8_t* allowed; /* [count]; rows with zero are left out. NULL allows all */
+} tightrope_rows;
+
+/*
+ * The rows most like a query of `stride` codes, the best first and of equal ones the one before: at most `most` places
+ * and scores, and how many there are. Products are exact integers, so every instruction set finds the same.
+ */
+TIGHTROPE_API tightrope_status tightrope_scan(const tightrope_rows* rows, const int8_t* query, size_t most,
+                                              int64_t* places, float* scores, size_t* found);
+
 #ifdef __cplusplus
 }
 #endif

@@ -11,6 +11,7 @@
 
 #include "isa.hpp"
 #include "model.hpp"
+#include "scan.hpp"
 #include "tightrope.h"
 
 #ifndef TIGHTROPE_VERSION
@@ -202,6 +203,22 @@ void describe(tightrope_model handle, tightrope_description* description) {
   description->scores = config.scores;
 }
 
+void scan_rows(const tightrope_rows* rows, const std::int8_t* query, std::size_t most, std::int64_t* places, float* scores,
+               std::size_t* found) {
+  if (rows == nullptr || rows->size != sizeof(tightrope_rows))
+    refuse_argument("The rows are of another version of tightrope.h.");
+  if (found == nullptr) refuse_argument("There is no place for the number of rows that were found.");
+  *found = 0;
+  if (rows->count == 0 || most == 0) return;
+  if (rows->stride == 0 || rows->stride % kScanStep != 0 || rows->stride > kMostScanned)
+    refuse_argument("Rows are " + std::to_string(rows->stride) + " bytes apart, which is no multiple of " +
+                    std::to_string(kScanStep) + " up to " + std::to_string(kMostScanned) + ".");
+  if (rows->codes == nullptr || rows->scales == nullptr || query == nullptr || places == nullptr || scores == nullptr)
+    refuse_argument("An array is NULL.");
+  const Rows given{rows->codes, rows->stride, rows->count, rows->scales, rows->allowed};
+  *found = scan(scan_for(chosen().isa), given, query, {places, most}, {scores, most});
+}
+
 }  // namespace
 }  // namespace tightrope
 
@@ -267,4 +284,9 @@ tightrope_status tightrope_tokenize(tightrope_model model, const char* const* te
     const std::vector<std::string_view> given = views(texts, sizes, count, pairs != 0);
     tokenize(model, given, pairs != 0, max_length, ids, types, capacity, offsets, cut);
   });
+}
+
+tightrope_status tightrope_scan(const tightrope_rows* rows, const int8_t* query, size_t most, int64_t* places,
+                                float* scores, size_t* found) {
+  return guarded([&] { scan_rows(rows, query, most, places, scores, found); });
 }

@@ -45,6 +45,17 @@ class _Description(ctypes.Structure):
     )
 
 
+class _Rows(ctypes.Structure):
+    _fields_ = (
+        ("size", ctypes.c_size_t),
+        ("codes", ctypes.c_void_p),
+        ("stride", ctypes.c_size_t),
+        ("count", ctypes.c_size_t),
+        ("scales", ctypes.c_void_p),
+        ("allowed", ctypes.c_void_p),
+    )
+
+
 @cache
 def library() -> ctypes.CDLL:
     """The library, loaded once. Raises `MissingExtraError` where this installation has none."""
@@ -73,6 +84,7 @@ def _declared(lib: ctypes.CDLL) -> ctypes.CDLL:
     lib.tightrope_describe.argtypes = (model, pointer)
     lib.tightrope_run.argtypes = (model, pointer, pointer, pointer, size, pointer)
     lib.tightrope_tokenize.argtypes = (model, *texts, ctypes.c_int, size, pointer, pointer, size, pointer, pointer)
+    lib.tightrope_scan.argtypes = (pointer, pointer, size, pointer, pointer, pointer)
     return lib
 
 
@@ -92,6 +104,36 @@ def isa() -> str:
 def isas() -> tuple[str, ...]:
     """The instruction sets that this processor can run, the best first."""
     return tuple(library().tightrope_isas().decode().split())
+
+
+def scan(
+    codes: NDArray[np.int8],
+    scales: NDArray[np.float32],
+    query: NDArray[np.int8],
+    most: int,
+    *,
+    allowed: NDArray[np.bool_] | None = None,
+) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
+    """The rows of `codes` [rows, stride] most like `query` [stride]: at most `most` places and scores, the best first.
+
+    A row's score is its product with the query, an exact integer rounded to float32, times its scale [rows]; of equal
+    scores the lower place comes first. Rows that are not `allowed` [rows] are left out. The stride is a multiple of 64.
+    Raises `DataError` for arrays that do not fit each other.
+    """
+    rows, stride = codes.shape
+    fits = scales.shape == (rows,) and query.shape == (stride,) and (allowed is None or allowed.shape == (rows,))
+    given = (codes, scales, query) if allowed is None else (codes, scales, query, allowed)
+    if not fits or not all(array.flags.c_contiguous for array in given):
+        raise DataError(f"{rows} rows of {stride} codes do not fit their scales or the query.", hint="Give whole arrays.")
+    places, scores = np.empty(min(most, rows), np.int64), np.empty(min(most, rows), np.float32)
+    found = ctypes.c_size_t()
+    about = _Rows(ctypes.sizeof(_Rows), _address(codes), stride, rows, _address(scales), _address(allowed))
+    _check(
+        library().tightrope_scan(
+            ctypes.byref(about), _address(query), len(places), _address(places), _address(scores), ctypes.byref(found)
+        )
+    )
+    return places[: found.value], scores[: found.value]
 
 
 class Model:
