@@ -124,7 +124,9 @@ def scan(
     fits = scales.shape == (rows,) and query.shape == (stride,) and (allowed is None or allowed.shape == (rows,))
     given = (codes, scales, query) if allowed is None else (codes, scales, query, allowed)
     if not fits or not all(array.flags.c_contiguous for array in given):
-        raise DataError(f"{rows} rows of {stride} codes do not fit scales or query.", hint="Give arrays that are whole.")
+        raise DataError(
+            f"{rows} rows of {stride} codes do not fit scales or query.", hint="Give arrays that are whole."
+        )
     places, scores = np.empty(min(most, rows), np.int64), np.empty(min(most, rows), np.float32)
     found = ctypes.c_size_t()
     about = _Rows(ctypes.sizeof(_Rows), _address(codes), stride, rows, _address(scales), _address(allowed))
