@@ -11,6 +11,7 @@
     ├── BundleError         a bundle that is broken, changed or not for this version
     ├── EngineError         an engine that refused or failed
     ├── BenchError          a bench that crashed, hung or spoke nonsense
+    ├── SearchError         an index that is broken, in use, or made for another model
     ├── ServeError          a server that cannot start, or cannot do what its owner asks
     │   └── RefusedError    a request that is not taken: overload, deadline, memory …
     └── OutputError         a result that cannot be written
@@ -69,6 +70,10 @@ class EngineError(TightropeError):
 
 class BenchError(TightropeError):
     """A bench that crashed, hung or spoke nonsense."""
+
+
+class SearchError(TightropeError):
+    """An index that is broken, in use by another, or made for another model."""
 
 
 class ServeError(TightropeError):
