@@ -70,7 +70,7 @@ class _Opened:
 
         Raises `EngineError` if the engine fails, `BundleError` if the answers have not the shape that the bundle says.
         """
-        shape = (len(encoded.ids.offsets) - 1, self.width)
+        shape = (len(encoded), self.width)
         found: Floats = self._session.run(self.feeds(encoded))[self._output]
         if found.shape != shape:
             raise BundleError(
@@ -112,7 +112,7 @@ class _Opened:
             rows[:] = self.answer(encoded)
             return
         for batch in batches(encoded.ids.lengths, self.batch_tokens):
-            rows[batch] = self.answer(Encoded(encoded.ids.take(batch), encoded.types.take(batch), 0))
+            rows[batch] = self.answer(encoded.take(batch))
 
     def _tokens(self, inputs: Sequence[Any]) -> Encoded:
         return self.tokenizer.encode(inputs, types="token_type_ids" in self._takes)
@@ -139,7 +139,7 @@ class Embedder(_Opened):
         return self.unit_length(vectors) if normalize else vectors
 
     def unit_length(self, vectors: Floats) -> Floats:
-        """The vectors [n, width] scaled to length 1, in place; those of a model that does so itself stay as they are."""
+        """The vectors [n, width] scaled to length 1, in place; a model that does so itself has done it already."""
         if not self.bundle.content.task["normalize"]:
             vectors /= np.maximum(np.linalg.norm(vectors, axis=1, keepdims=True), 1e-12)
         return vectors

@@ -30,6 +30,24 @@ class Encoded:
     types: Ragged
     truncated: int
 
+    def __len__(self) -> int:
+        return len(self.ids.offsets) - 1
+
+    def slice(self, start: int, stop: int) -> "Encoded":
+        """The texts from `start` to before `stop`, without a copy."""
+        return Encoded(self.ids.slice(start, stop), self.types.slice(start, stop), 0)
+
+    def take(self, rows: NDArray[np.int64]) -> "Encoded":
+        """The chosen texts in the chosen order."""
+        return Encoded(self.ids.take(rows), self.types.take(rows), 0)
+
+    @staticmethod
+    def join(parts: "Sequence[Encoded]") -> "Encoded":
+        """The texts of all parts, one part after another."""
+        if len(parts) == 1:
+            return parts[0]
+        return Encoded(Ragged.join([part.ids for part in parts]), Ragged.join([part.types for part in parts]), 0)
+
 
 class Tokenizer:
     """A tokenizer that cuts at `max_length` tokens and never pads."""

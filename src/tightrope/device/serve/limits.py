@@ -10,6 +10,8 @@ class Limits:
     queue_requests: int = 512
     queue_tokens: int = 131_072
     """Requests and tokens that wait; more are refused with a time to come back."""
+    queue_s: float = 10.0
+    """A request that would wait longer before it is begun is refused, whatever its deadline."""
     batch_tokens: int = 2048
     batch_wait_s: float = 0.002
     """How long a batch may wait for company; an idle server does not wait at all."""
