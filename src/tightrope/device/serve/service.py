@@ -16,10 +16,11 @@ from typing import Any, Self
 from tightrope.device.model import Embedder, Floats
 from tightrope.device.senses.text import Encoded
 from tightrope.device.serve.attempt import Errors, Model, attempt
+from tightrope.device.serve.fair_queue import Part, Request
 from tightrope.device.serve.ledger import Ledger
 from tightrope.device.serve.limits import Limits
 from tightrope.device.serve.metrics import Metrics
-from tightrope.device.serve.scheduler import Batch, Lane, Part, Request, Scheduler
+from tightrope.device.serve.scheduler import Batch, Lane, Scheduler
 from tightrope.device.serve.work import Answer, Work, size_bytes
 from tightrope.errors import RefusedError, TightropeError
 
@@ -120,7 +121,7 @@ class Service:
     def queue_depth(self) -> int:
         """Requests that wait."""
         with self._lock:
-            return self._scheduler.queue_requests
+            return len(self._scheduler.queue)
 
     def drain_s(self) -> float:
         """Seconds until all that waits and runs would be done, as far as speeds are known."""
@@ -132,7 +133,7 @@ class Service:
         with self._lock:
             if lane not in self._lanes:
                 raise _unavailable(lane)
-            return self._scheduler.predicted_wait_s(lane, lengths, self._clock(), key=key, priority=priority)
+            return self._scheduler.predicted_wait_s(lane, lengths, self._clock(), flow=(key, priority))
 
     # Requests -------------------------------------------------------------------------------------------
 
@@ -250,6 +251,8 @@ class Service:
                 if isinstance(found, Batch):
                     loaded = self._lanes[found.lane]
                     loaded.users += 1
+                    if len(self._scheduler.queue):  # more than one batch came: another worker may be asleep
+                        self._arrival.notify()
                     return found, loaded
                 if not expired:
                     if self._closing:
@@ -322,8 +325,8 @@ class Service:
 
     def _show(self) -> None:
         with self._lock:
-            self._metrics.queue_requests.set(self._scheduler.queue_requests)
-            self._metrics.queue_tokens.set(self._scheduler.queue_tokens)
+            self._metrics.queue_requests.set(len(self._scheduler.queue))
+            self._metrics.queue_tokens.set(self._scheduler.queue.tokens)
 
 
 def _most(model: Model) -> int:

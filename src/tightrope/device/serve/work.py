@@ -9,8 +9,8 @@ import numpy as np
 
 from tightrope.device.model import Floats
 from tightrope.device.senses.text import Encoded
+from tightrope.device.serve.fair_queue import Request
 from tightrope.device.serve.ledger import Reservation
-from tightrope.device.serve.scheduler import Request
 from tightrope.errors import TightropeError
 
 
