@@ -133,6 +133,11 @@ def test_percentiles_are_of_the_last_observations() -> None:
     [spread] = histogram.values().values()
     assert percentiles(list(spread.recent), 0.01, 0.99) == [2.0, 2.0]
     assert spread.count == 2 * RECENT
+    histogram.observe(1.0)
+    histogram.observe(3.0)
+    [spread] = histogram.values().values()
+    assert (spread.last(3), spread.last(0)) == ([2.0, 1.0, 3.0], [])
+    assert len(spread.last(10_000)) == RECENT
 
 
 def test_threads_lose_no_count() -> None:

@@ -155,8 +155,13 @@ class Spread:
     def copy(self) -> "Spread":
         """The same at this moment."""
         other = Spread(0)
-        other.counts, other.sum, other.recent = list(self.counts), self.sum, self.recent[:]
+        other.counts, other.sum, other.recent, other.next = list(self.counts), self.sum, self.recent[:], self.next
         return other
+
+    def last(self, number: int) -> list[float]:
+        """The last observations, the latest at the end; never more than `RECENT`."""
+        ordered = [*self.recent[self.next :], *self.recent[: self.next]]
+        return ordered[-number:] if number > 0 else []
 
     @property
     def count(self) -> int:
