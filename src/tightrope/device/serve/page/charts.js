@@ -27,10 +27,10 @@ function spark(svg, values, top) {
   svg.replaceChildren(drawn("path", { class: "area", d: area(values, ceiling) }), drawn("path", { class: "line", d: path(values, ceiling) }));
 }
 
-// The next 1, 2, 2.5 or 5 times a power of ten.
+// The next round number.
 function nice(value) {
   const power = 10 ** Math.floor(Math.log10(value));
-  return [1, 2, 2.5, 5, 10].map((factor) => factor * power).find((step) => step >= value * 0.999);
+  return [1, 1.5, 2, 2.5, 3, 4, 5, 6, 8, 10].map((factor) => factor * power).find((step) => step >= value * 0.999);
 }
 
 // series: [{name, values, format}], the first of which is filled. The legend shows the last value, or that under the pointer.

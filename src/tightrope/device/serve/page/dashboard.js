@@ -50,11 +50,11 @@ function trial(version) {
   const found = version.evidence;
   if (!found) return "";
   const parts = [];
-  if (version.share) parts.push(`${percent(version.share)} of requests`);
+  if (version.share) parts.push(`a share of ${percent(version.share)}`);
   if (found.agreement !== null) parts.push(`agreement ${found.agreement.toFixed(4)}`);
   if (found.latency_ratio !== null) parts.push(`${found.latency_ratio.toFixed(2)}× the time`);
   const words = [parts.join(" · ")];
-  if (found.needed) words.unshift(el("span", { class: "meter", role: "img", "aria-label": `${found.seen} of ${found.needed} requests seen` }, el("i", { style: { width: `${Math.min(100, (100 * found.seen) / found.needed)}%` } })), ` ${count(found.seen)} of ${count(found.needed)} `);
+  if (found.needed) words.unshift(el("span", { class: "meter", role: "img", "aria-label": `${found.seen} of ${found.needed} requests seen` }, el("i", { style: { width: `${Math.min(100, (100 * found.seen) / found.needed)}%` } })), ` ${count(found.seen)} of ${count(found.needed)} seen · `);
   return el("span", {}, ...words);
 }
 
