@@ -218,6 +218,9 @@ class FairQueue:
         self.tokens += tokens
         if not line.items:
             del flow.lines[lane]
+        if not self._waiting:  # the busy period is over, and with it all debts
+            self._flows.clear()
+            self._virtual = 0.0
 
     def _flow(self, name: tuple[str, int]) -> _Flow:
         if name not in self._flows:
