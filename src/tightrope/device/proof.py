@@ -49,20 +49,29 @@ class Proof:
 
 def prove(source: Bundle, *, threads: int = 1, engine: str | None = None) -> Proof:
     """Open the bundle and answer its own texts. Raises `BundleError` if it holds no proof or cannot run here."""
-    inputs = source.content.vectors.get("inputs")
-    expected = recorded(source, "expected")
-    if not inputs or expected is None or "tolerance" not in source.content.vectors:
-        raise BundleError(f"{source.path} holds no texts with expected answers.", hint="Make the bundle anew.")
+    inputs = texts(source)
     with open_bundle(source, threads=threads, engine=engine) as opened:
-        found = answers(opened, inputs)
-        name = opened.engine
+        return judge(source, answers(opened, inputs), opened.engine)
+
+
+def texts(source: Bundle) -> Sequence[Any]:
+    """The texts (or pairs) whose answers are recorded. Raises `BundleError` if the bundle holds no proof."""
+    inputs: Sequence[Any] = source.content.vectors.get("inputs", ())
+    if not inputs or "expected" not in source.content.vectors or "tolerance" not in source.content.vectors:
+        raise BundleError(f"{source.path} holds no texts with expected answers.", hint="Make the bundle anew.")
+    return inputs
+
+
+def judge(source: Bundle, found: Floats, engine: str) -> Proof:
+    """Compare what an engine said to the bundle's own texts, float32 [n, width], with what is recorded."""
+    expected, original = recorded(source, "expected"), recorded(source, "original")
+    assert expected is not None
     agreement = Agreement.of(found, expected)
     tolerance = float(source.content.vectors["tolerance"])
     scores = source.content.task["name"] == "scoring"
     holds = agreement.largest_difference <= tolerance if scores else agreement.cosine_min >= tolerance
-    original = recorded(source, "original")
     return Proof(
-        engine=name,
+        engine=engine,
         holds=bool(holds and np.isfinite(found).all()),
         expected=agreement,
         original=None if original is None else Agreement.of(found, original),
