@@ -23,7 +23,7 @@ TOLERATED_FAILURES, FAILURES = 0.005, 0.05
 """The same for the share of requests that fail though the current version answers them."""
 LARGEST_RATIO = 2.0
 """A ratio beyond this, or below its inverse, counts as this: one pause of the machine decides nothing."""
-_SURE = 3.0
+_SURE = 2.33
 """Standard errors by which a mean of few texts may be too high, at one percent."""
 _BOLDNESS = 0.5
 """The share of its wealth that a test may lose at once."""
@@ -109,10 +109,10 @@ class Expected:
     def least(self) -> float:
         """The mean agreement that no version is taken back for.
 
-        It is below what was found by what is tolerated, or by as much as so few texts may mislead, if that is more:
-        then a drop of `DROP` is found later, or not at all.
+        It is below what was found by what is tolerated and by as much as so few texts may mislead. Where they disagree
+        a lot, a drop of `DROP` is found later, or not at all.
         """
-        return min(1.0, self.mean) - max(TOLERATED_DROP, _SURE * self.error)
+        return min(1.0, self.mean) - TOLERATED_DROP - _SURE * self.error
 
 
 def agreement_test(expected: Expected, error_rate: float) -> SequentialTest:
