@@ -23,7 +23,9 @@ facts = st.one_of(
     ),
     st.fixed_dictionaries({"op": st.sampled_from(["ended", "paused"]), "name": names}),
     st.fixed_dictionaries({"op": st.just("resumed"), "name": names, "boot": st.sampled_from(["x", "y"])}),
-    st.fixed_dictionaries({"op": st.just("rejected"), "digest": digests, "reason": st.just("latency")}),
+    st.fixed_dictionaries(
+        {"op": st.just("rejected"), "digest": digests, "name": names, "version": versions, "reason": st.just("latency")}
+    ),
     st.fixed_dictionaries({"op": st.just("allowed"), "digest": digests}),
 )
 

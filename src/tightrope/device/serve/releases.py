@@ -6,7 +6,7 @@ make it again. Nothing here touches a file or a model.
 
 import re
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
 from tightrope.errors import RefusedError
@@ -30,11 +30,30 @@ def checked_name(name: object, what: str = "model") -> str:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Release:
-    """One version of a model: what it is called, what it is, and the folder it lies in."""
+    """One version of a model: what it is called, what it is, and the folder it lies in.
 
+    `kept`: the folder is the server's own copy, and goes when the version does.
+    """
+
+    name: str
     version: str
     digest: str
     path: str
+    kept: bool = False
+
+    @property
+    def lane(self) -> str:
+        """What the service calls it."""
+        return f"{self.name}@{self.version}"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Rejection:
+    """A version that was taken back: which one that was, and why."""
+
+    name: str
+    version: str
+    reason: str
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -62,17 +81,18 @@ class Model:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Releases:
-    """All models by name, and the digests that were taken back, with the reason."""
+    """All models by name, and what was taken back by its digest."""
 
     models: Mapping[str, Model] = field(default_factory=dict)
-    rejected: Mapping[str, str] = field(default_factory=dict)
+    rejected: Mapping[str, Rejection] = field(default_factory=dict)
 
     def after(self, record: Mapping[str, Any]) -> "Releases":
         """With one more fact. What is not understood, or fits nothing that is known, changes nothing."""
         try:
             match record:
-                case {"op": "rejected", "digest": str(digest), "reason": str(reason)}:
-                    return replace(self, rejected={**self.rejected, digest: reason})
+                case {"op": "rejected", "digest": str(digest)}:
+                    rejection = Rejection(**{slot: str(record[slot]) for slot in ("name", "version", "reason")})
+                    return replace(self, rejected={**self.rejected, digest: rejection})
                 case {"op": "allowed", "digest": str(digest)}:
                     return replace(self, rejected={key: why for key, why in self.rejected.items() if key != digest})
                 case {"op": str(op), "name": str(name)}:
@@ -86,11 +106,11 @@ class Releases:
 
     def records(self) -> Iterable[dict[str, Any]]:
         """The fewest facts that make this value again."""
-        for digest, reason in self.rejected.items():
-            yield {"op": "rejected", "digest": digest, "reason": reason}
+        for digest, rejection in self.rejected.items():
+            yield {"op": "rejected", "digest": digest, **asdict(rejection)}
         for name, model in self.models.items():
             for release in model.releases.values():
-                yield added(name, release)
+                yield added(release)
             for version in (model.before, model.current):
                 if version is not None:
                     yield {"op": "current", "name": name, "version": version}
@@ -108,15 +128,22 @@ def made_of(records: Iterable[Mapping[str, Any]]) -> Releases:
     return releases
 
 
-def added(name: str, release: Release) -> dict[str, Any]:
+def added(release: Release) -> dict[str, Any]:
     """The fact that a version is there."""
-    return {"op": "added", "name": name, "version": release.version, "digest": release.digest, "path": release.path}
+    return {"op": "added", **asdict(release)}
+
+
+def rejected(release: Release, reason: str) -> dict[str, Any]:
+    """The fact that a version was taken back and must not return."""
+    facts = {"name": release.name, "version": release.version, "reason": reason}
+    return {"op": "rejected", "digest": release.digest, **facts}
 
 
 def _changed(model: Model, op: str, record: Mapping[str, Any]) -> Model | None:
     version, trial = record.get("version"), model.trial
     if op == "added":
-        release = Release(version=str(version), digest=str(record["digest"]), path=str(record["path"]))
+        fields = {slot: str(record[slot]) for slot in ("name", "version", "digest", "path")}
+        release = Release(**fields, kept=record.get("kept") is True)
         return replace(model, releases={**model.releases, release.version: release})
     if version is not None and version not in model.releases:
         return None

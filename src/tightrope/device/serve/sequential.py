@@ -23,8 +23,8 @@ TOLERATED_FAILURES, FAILURES = 0.005, 0.05
 """The same for the share of requests that fail though the current version answers them."""
 LARGEST_RATIO = 2.0
 """A ratio beyond this, or below its inverse, counts as this: one pause of the machine decides nothing."""
-_SURE = 2.33
-"""Standard errors by which a mean of few texts may be too high, at one percent."""
+_SURE = 2.6
+"""Standard errors by which a mean of 16 texts may be too high, at one percent: Student's t."""
 _BOLDNESS = 0.5
 """The share of its wealth that a test may lose at once."""
 
