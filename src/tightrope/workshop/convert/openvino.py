@@ -2,29 +2,30 @@
 
 A static range becomes a pair around the input and codes behind DequantizeLinear for the weight. Ranges read at run
 time are OpenVINO's own affair: it reads one for each group of an input's features where weights alone are on a grid.
-Query, key and value are one product. The ONNX file is read by the engine's core itself, so its conversion tool, which
-reports usage over the network, never runs.
+What it merges into one pass is given the shape that it knows: the heads of attention, and what a layer normalisation
+ends with. The ONNX file is read by the engine's core itself, so its conversion tool, which reports usage over the
+network, never runs.
 """
 
 import re
 import tempfile
-from collections.abc import Mapping, Sequence
-from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
+import onnx
 import openvino as ov
 
 from tightrope.device.runtimes.openvino import version
 from tightrope.errors import UnsupportedError
-from tightrope.workshop.convert import _attention, _tables
+from tightrope.workshop.convert import _attention, _norms, _tables
 from tightrope.workshop.convert._attention import Block
-from tightrope.workshop.convert._forms import Form, Layer, identity, layers, refuse_bits, signed, static_grid
+from tightrope.workshop.convert._forms import Form, Layer, layers, refuse_bits, signed, static_grid
+from tightrope.workshop.convert._norms import Norm
 from tightrope.workshop.converted import Converted, file_name
-from tightrope.workshop.graph import Graph, is_half
+from tightrope.workshop.graph import Graph
 from tightrope.workshop.model import Model
 from tightrope.workshop.network import lower
-from tightrope.workshop.numerics.quantized import Array, Quantized, values
+from tightrope.workshop.numerics.quantized import Array, Quantized
 
 GROUP = 128
 """Features to a range where OpenVINO reads them at run time."""
@@ -85,23 +86,19 @@ class _OpenVinoForm(Form):
     def write(self) -> tuple[bytes, bytes]:
         """The whole graph; see `Form.finish`."""
         known = layers(self.graph)
-        fused = {}
-        for block in _attention.blocks(self.graph).values():
-            trio = self._trio(block, known)
-            if trio is not None:
-                fused[block.output] = (block, trio)
-        done = {name for block, _ in fused.values() for name in block.inner}
+        attention = _attention.blocks(self.graph)
+        prepared = _norms.norms(self.graph, known)
+        done = {name for block in attention.values() for name in block.inner} - set(attention)
         done |= {layer.output for layer in known.values() if layer.add is not None}
-        done |= {layer.product.output[0] for _, trio in fused.values() for layer in trio}
         for node in self.graph.proto.graph.node:
             output = node.output[0]
-            if output in fused:
-                self._attention(*fused[output])
-            elif output in done:
-                continue
-            elif output in known:
+            if output in known:
                 self._layer(known[output])
-            elif not _tables.gather(self.build, node, self.graph.weights):
+            elif output in attention:
+                self._attention(attention[output])
+            elif output in prepared:
+                self._norm(prepared[output])
+            elif output not in done and not _tables.gather(self.build, node, self.graph.weights):
                 self.copy(node)
         return self.finish({})
 
@@ -119,33 +116,27 @@ class _OpenVinoForm(Form):
         if not isinstance(weight, Quantized):
             if scheme.bits is not None:
                 self.in_float[layer.name] = "its weights are floats"
-            self._count_floats(layer)
+            is_bfloat16 = not isinstance(weight, Quantized) and weight.dtype.name == "bfloat16"
+            self.count(layer, "bf16" if is_bfloat16 else "fp32")
             self.floats(layer)
             return
         kept, bias = self.kept(layer)
-        x, stored = self._input([layer], weight), self._stored(weight, layer.name)
+        x, stored = self._input(layer, weight), self._stored(weight, layer.name)
         parts = [self.build.node("MatMul", [x, stored], f"{layer.name}.whole"), None, kept]
         if bias is not None:
             parts[1] = self.build.constant(bias.astype(np.float32), f"{layer.name}.offsets")
         self.add(parts, layer)
 
-    def _count_floats(self, layer: Layer) -> None:
-        weight = self.graph.weights[layer.linear.weight]
-        is_bfloat16 = not isinstance(weight, Quantized) and weight.dtype.name == "bfloat16"
-        self.count(layer, "bf16" if is_bfloat16 else "fp32")
-
-    def _input(self, together: Sequence[Layer], weight: Quantized) -> str:
-        """The input that layers share, between Q and DQ if its range is static and the weight allows it."""
-        scheme = self.scheme(together[0])
-        x = self.prepared(together[0], without_kept=False)
-        if scheme.static is not None and weight.block is None and weight.bits > 4 and not _zeros(weight).any():
-            for layer in together:
-                self.count(layer, "int8")
-            return self.shared("rounded", together[0], lambda base: self._rounded(together[0], x, base))
+    def _input(self, layer: Layer, weight: Quantized) -> str:
+        """The layer's input, between Q and DQ if its range is static and the weight allows it."""
+        scheme = self.scheme(layer)
+        x = self.prepared(layer, without_kept=False)
+        if scheme.static is not None and weight.block is None and weight.bits > 4 and not signed(weight)[1].any():
+            self.count(layer, "int8")
+            return self.shared("rounded", layer, lambda base: self._rounded(layer, x, base))
         rule = f"its input is rounded to 8 bits in groups of {GROUP}, by ranges read at run time"
-        for layer in together:
-            self.approximations[layer.name] = rule
-            self.count(layer, "wint4" if weight.bits == 4 else "wint8")
+        self.approximations[layer.name] = rule
+        self.count(layer, "wint4" if weight.bits == 4 else "wint8")
         return x
 
     def _rounded(self, layer: Layer, x: str, base: str) -> str:
@@ -154,93 +145,61 @@ class _OpenVinoForm(Form):
         codes = self.build.node("QuantizeLinear", [x, *grid], f"{base}.codes")
         return self.build.node("DequantizeLinear", [codes, *grid], base)
 
-    def _stored(self, weight: Array | Quantized, name: str) -> str:
-        """A weight [in, out]; one of codes is stored as [out, in], widened and turned in the graph."""
-        if not isinstance(weight, Quantized):
-            return self.build.weight(f"{name}.across", values(weight))
+    def _stored(self, weight: Quantized, name: str) -> str:
+        """A weight [in, out], stored as [out, in], widened and turned in the graph."""
         wide = self.widened(weight.transpose(), f"{name}.wide")
         return self.build.node("Transpose", [wide], f"{name}.turned", perm=[1, 0])
 
-    # Attention ---------------------------------------------------------------------------------------
+    # Other parts -------------------------------------------------------------------------------------
 
-    def _trio(self, block: Block, known: Mapping[str, Layer]) -> tuple[Layer, Layer, Layer] | None:
-        """The layers of query, key and value, if they can be one: the same input, prepared alike, stored alike."""
-        by_output = {layer.output: layer for layer in known.values()}
-        found = [by_output.get(name) for name in (block.query, block.key, block.value)]
-        trio = [layer for layer in found if layer is not None and layer.linear.bias is not None]
-        if len(trio) < 3:
-            return None
-        inputs = {(layer.linear.source, identity(self.scheme(layer))) for layer in trio}
-        kinds = {_kind(self.across(layer)) for layer in trio}
-        halves = any(is_half(self.graph.weights[layer.linear.weight]) for layer in trio)  # scaled, they would grow
-        if len(inputs) > 1 or len(kinds) > 1 or self.scheme(trio[0]).kept is not None or halves:
-            return None
-        return trio[0], trio[1], trio[2]
+    def _norm(self, norm: Norm) -> None:
+        """A normalisation whose gain and bias are written twice, for the layers behind it and for the sum around them.
 
-    def _attention(self, block: Block, trio: tuple[Layer, Layer, Layer]) -> None:
-        """Query, key and value as one product, with the scale of the scores in the query's weights."""
-        build, name = self.build, block.name
-        refuse_bits(trio[0], self.scheme(trio[0]), "OpenVINO")
-        scales = (block.scale, 1.0, 1.0)
-        weight = _beside([_times(self.across(layer), scale) for layer, scale in zip(trio, scales, strict=True)])
-        biases = [self.kept(layer)[1] for layer in trio]
-        whole = np.concatenate([bias * scale for bias, scale in zip(biases, scales, strict=True) if bias is not None])
-        if isinstance(weight, Quantized):
-            x = self._input(trio, weight)
-        else:
-            x = self.prepared(trio[0], without_kept=False)
-            for layer in trio:
-                self._count_floats(layer)
-            if self.scheme(trio[0]).bits is not None:
-                self.in_float |= {layer.name: "its weights are floats" for layer in trio}
-        together = build.node("MatMul", [x, self._stored(weight, f"{name}.qkv")], f"{name}.qkv.product")
-        offsets = build.constant(whole.astype(np.float32), f"{name}.qkv.offsets")
-        together = build.node("Add", [together, offsets], f"{name}.qkv")
-        shape = build.constant([0, 0, 3, block.heads, block.size], f"{name}.qkv.shape")
-        together = build.node("Reshape", [together, shape], f"{name}.qkv.heads")
-        together = build.node("Transpose", [together], f"{name}.qkv.turned", perm=[2, 0, 3, 1, 4])
-        parts = build.split("Split", [together], [f"{name}.{part}" for part in "qkv"], axis=0, num_outputs=3)
-        first = build.constant([0], "axis.first")
-        query, key, value = (build.node("Squeeze", [part, first], f"{part}.heads") for part in parts)
-        key = build.node("Transpose", [key], f"{name}.k.turned", perm=[0, 1, 3, 2])
-        scores = build.node("MatMul", [query, key], f"{name}.scores")
+        So each is the end of one pass, with the rounding or with the sum; once for both, it is a pass between two.
+        """
+        build, whole = self.build, norm.node.output[0]
+        plain = onnx.NodeProto()
+        plain.CopyFrom(norm.node)
+        plain.name = plain.output[0] = f"{whole}.plain"
+        del plain.input[2:]
+        plain.input[1] = build.constant(np.ones_like(norm.gain), f"{whole}.ones")
+        build.nodes.append(plain)
+        smooth, shift = _norms.factors(norm)
+        self._affine(plain.output[0], norm.gain / smooth, (norm.bias - shift) / smooth, f"{whole}.prepared")
+        for what in ("prepared", "others"):
+            self.share(what, norm.layer, f"{whole}.prepared")
+        if norm.is_wanted_whole:
+            self._affine(plain.output[0], norm.gain, norm.bias, whole)
+
+    def _affine(self, x: str, gain: Array, bias: Array, name: str) -> None:
+        scaled = self.build.node(
+            "Mul", [x, self.build.constant(gain.astype(np.float32), f"{name}.gain")], f"{name}.scaled"
+        )
+        self.build.node("Add", [scaled, self.build.constant(bias.astype(np.float32), f"{name}.bias")], name)
+
+    def _attention(self, block: Block) -> None:
+        """The heads of query, key and value turned right before their products, where OpenVINO reads them in place.
+
+        One product for all three is no faster, and has its heads copied. The scale stands behind the query's product,
+        which takes it in.
+        """
+        build, name, query = self.build, block.name, block.query
+        if block.scale != 1:
+            scale = build.constant(block.scale, f"{name}.scale")
+            query = build.node("Mul", [query, scale], f"{name}.query.scaled")
+        heads = [self._heads(x, block, part) for x, part in ((query, "q"), (block.key, "k"), (block.value, "v"))]
+        key = build.node("Transpose", [heads[1]], f"{name}.k.turned", perm=[0, 1, 3, 2])
+        scores = build.node("MatMul", [heads[0], key], f"{name}.scores")
         if block.mask is not None:
             scores = build.node("Add", [scores, block.mask], f"{name}.masked")
         weights = build.node("Softmax", [scores], f"{name}.weights", axis=-1)
-        context = build.node("MatMul", [weights, value], f"{name}.context")
+        context = build.node("MatMul", [weights, heads[2]], f"{name}.context")
         context = build.node("Transpose", [context], f"{name}.context.turned", perm=[0, 2, 1, 3])
         join = build.constant([0, 0, block.heads * block.size], f"{name}.join")
         build.node("Reshape", [context, join], block.output)
 
-
-def _zeros(weight: Quantized) -> Array:
-    return signed(weight)[1]
-
-
-def _kind(weight: Array | Quantized) -> object:
-    """What weights must have in common to be stored as one."""
-    if not isinstance(weight, Quantized):
-        return "floats"
-    return weight.codes.dtype, weight.zero_point is None, weight.axis, weight.block, weight.bits
-
-
-def _times(weight: Array | Quantized, factor: float) -> Array | Quantized:
-    if isinstance(weight, Quantized):
-        return replace(weight, scale=(weight.scale * factor).astype(np.float32))
-    return (values(weight) * factor).astype(np.float32)
-
-
-def _beside(weights: Sequence[Array | Quantized]) -> Array | Quantized:
-    """Weights [in, out] of one kind as one [in, out + out + …]."""
-    parts = [weight for weight in weights if isinstance(weight, Quantized)]
-    if not parts:
-        return np.concatenate([values(weight) for weight in weights], 1)
-    if parts[0].block is None and parts[0].axis == 0:
-        return np.concatenate([part.dequantize() for part in parts], 1)
-    zeros = [part.zero_point for part in parts if part.zero_point is not None]
-    return replace(
-        parts[0],
-        codes=np.concatenate([part.codes for part in parts], 1),
-        scale=np.concatenate([part.scale for part in parts], -1),
-        zero_point=np.concatenate(zeros, -1) if zeros else None,
-    )
+    def _heads(self, x: str, block: Block, part: str) -> str:
+        """[batch, length, width] as [batch, heads, length, size]."""
+        shape = self.build.constant([0, 0, block.heads, block.size], f"{block.name}.heads.shape")
+        split = self.build.node("Reshape", [x, shape], f"{block.name}.{part}.split")
+        return self.build.node("Transpose", [split], f"{block.name}.{part}.heads", perm=[0, 2, 1, 3])
