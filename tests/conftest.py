@@ -193,3 +193,48 @@ def tiny_bert() -> Network:
     return Network(
         family="bert", config=config, weights=weights, senses=senses, task=task, origin="0" * 64, digest="0" * 64
     )
+
+
+@pytest.fixture(scope="session")
+def native_bundle(tiny_bert: Network) -> Callable[..., Any]:
+    """`native_bundle(path, noise=0.0, …)`: the tiny BERT for the native engine, sealed in this process.
+
+    `noise` is added to its weights, relative to their spread; `claim` changes the answers that it records (float32
+    [n, 32]); `origin` says what it was made of. It records its own answers and those without noise.
+    """
+    from dataclasses import replace
+
+    from tightrope.bundle import Writer
+    from tightrope.device.model import open_bundle
+    from tightrope.device.proof import answers
+    from tightrope.recipe import Recipe
+    from tightrope.workshop.assemble import Origin, _content, _npy
+    from tightrope.workshop.converted import convert
+
+    texts = ["the cat sat", "cat", "a cat sat on the mat", "the the", "sat", "dogs bark", "no", "seven of nine"]
+    plain: list[Any] = []
+
+    def make(path: Path, *, noise: float = 0.0, seed: int = 1, claim: Any = None, origin: str = "0" * 64) -> Any:
+        random = np.random.default_rng(seed)
+        weights = {
+            name: (value + noise * value.std() * random.normal(0, 1, value.shape)).astype(np.float32)
+            for name, value in tiny_bert.weights.items()
+            if noise and name.endswith("weight") and value.ndim == 2
+        }
+        network = replace(tiny_bert.rewrite(weights=weights), origin=origin)
+        with Writer(path, force=True) as writer:
+            about = Origin(source="tiny", recipe=Recipe.parse("original -> native"), calibration={})
+            content = _content(network, convert(network, "native"), about, writer)
+            with open_bundle(writer.draft(content)) as model:
+                found = answers(model, texts)
+            plain.extend([] if plain or noise else [found])
+            rows = {"expected": found if claim is None else claim(found), "original": plain[0] if plain else found}
+            recorded = {name: writer.add(_npy(value), "npy") for name, value in rows.items()}
+            vectors = {"inputs": texts, "tolerance": 0.999, **recorded}
+            return writer.seal(replace(content, vectors=vectors, files=writer.files))
+
+    try:
+        engine.library()
+    except MissingExtraError as error:
+        pytest.skip(error.message)
+    return make
