@@ -1,8 +1,9 @@
 """Weights and inputs of linear layers in eight bits, so that the multiplying is done on integers.
 
 Jacob et al. 2018, arXiv:1712.05877. Weights have a scale for each output; inputs a range that is read from each token
-or tensor at run time, or a static one that was calibrated. `outliers` keeps a few features in float (Dettmers et al.
-2022, arXiv:2208.07339), and `compensation=gptq` rounds the weights with regard to what enters (Frantar et al. 2022).
+or tensor at run time, or a static one that was calibrated. `outliers` keeps a few features in float where that is worth
+it (Dettmers et al. 2022, arXiv:2208.07339), and `compensation=gptq` rounds the weights with regard to what enters
+(Frantar et al. 2022).
 """
 
 import hashlib
@@ -19,7 +20,7 @@ from tightrope.workshop.model import Linear, Model
 from tightrope.workshop.narrowing import open_linears
 from tightrope.workshop.numerics import ranges
 from tightrope.workshop.numerics.gptq import compensate
-from tightrope.workshop.numerics.outliers import outliers
+from tightrope.workshop.numerics.outliers import WORTH, outliers, relief
 from tightrope.workshop.numerics.quantized import Floats, Quantized, Scheme, Weight, kept_name, values
 from tightrope.workshop.numerics.rounding import round_to_nearest
 from tightrope.workshop.observe import Inputs, Observer
@@ -107,7 +108,9 @@ def _outliers(matrices: Sequence[Floats], inputs: Inputs | None, options: Option
     largest = np.maximum(inputs.high, -inputs.low)
     tallest = np.max([np.abs(rows).max(axis=0) for rows in matrices], axis=0)
     found = outliers(largest, tallest, options.outliers)
-    return found if len(found) else None
+    if not len(found) or relief(matrices, inputs.low, inputs.high, np.diagonal(inputs.gram), found) < WORTH:
+        return None
+    return found
 
 
 def _scheme(old: Scheme, inputs: Inputs | None, kept: Kept | None, options: Options) -> Scheme:
