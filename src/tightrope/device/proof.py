@@ -67,15 +67,20 @@ def judge(source: Bundle, found: Floats, engine: str) -> Proof:
     expected, original = recorded(source, "expected"), recorded(source, "original")
     assert expected is not None
     agreement = Agreement.of(found, expected)
-    tolerance = float(source.content.vectors["tolerance"])
-    scores = source.content.task["name"] == "scoring"
-    holds = agreement.largest_difference <= tolerance if scores else agreement.cosine_min >= tolerance
     return Proof(
         engine=engine,
-        holds=bool(holds and np.isfinite(found).all()),
+        holds=within(source, agreement) and bool(np.isfinite(found).all()),
         expected=agreement,
         original=None if original is None else Agreement.of(found, original),
     )
+
+
+def within(source: Bundle, agreement: Agreement) -> bool:
+    """Whether answers agree with the recorded ones as well as the bundle asks for: by cosine, or by score."""
+    tolerance = float(source.content.vectors["tolerance"])
+    if source.content.task["name"] == "scoring":
+        return agreement.largest_difference <= tolerance
+    return agreement.cosine_min >= tolerance
 
 
 def answers(opened: Embedder | Scorer, inputs: Sequence[Any]) -> Floats:

@@ -80,8 +80,8 @@ class Loader:
     def give(self, lane: str) -> None:
         """Use it no longer. May be called from a worker's thread: it never waits."""
         with self._lock:
-            found = self._residents[lane]
-            found.users -= 1
+            if (found := self._residents.get(lane)) is not None:  # else everything was closed meanwhile
+                found.users -= 1
             self._left.notify_all()
 
     def load(self, release: Release, *, patience_s: float = 0.0, hurry: bool = True) -> None:
@@ -138,10 +138,13 @@ class Loader:
                 self._residents[lane].leaves = True
         self.sweep()
 
-    def sweep(self) -> bool:
-        """Give back what is to go and is used no longer; whether some of it is used still."""
+    def sweep(self) -> None:
+        """Give back what is to go and is used no longer."""
         while (taken := self._taken(lambda found: found.leaves)) is not None:
             self._close(*taken)
+
+    def leaving(self) -> bool:
+        """Whether something is to go that was used when somebody last looked."""
         with self._lock:
             return any(found.leaves for found in self._residents.values())
 
@@ -181,7 +184,7 @@ class Loader:
         while True:
             self._manner.hurry = hurry
             try:
-                return self._ledger.reserve(f"model {lane}", size_bytes)
+                return self._ledger.reserve(f"model:{lane}", size_bytes)
             except RefusedError as error:
                 left = until - time.monotonic()
                 if error.retry_after_s is None or left <= 0:
