@@ -22,6 +22,7 @@ COMMANDS = {
     "pack": "bundles",
     "unpack": "bundles",
     "bench-worker": "bundles",
+    "model": "model",
     "targets": "lists",
     "recipes": "lists",
     "cache": "lists",
