@@ -63,6 +63,8 @@ class Evidence:
     ratio_log: float = 0.0
     """The sum of the logarithms of the ratios of times, candidate to current."""
     failures: int = 0
+    wrong: int = 0
+    """Requests that it answered, but with something else altogether."""
     over_budget: int = 0
     """Checks in a row that found the process over its memory budget."""
 
@@ -77,17 +79,19 @@ class Evidence:
         )
 
     def saw(self, pair: Pair) -> Self:
-        """With one more mirrored request that both answered."""
-        agreement = self.agreement
+        """With one more mirrored request that both answered. An answer that is all wrong is a failure too."""
+        agreement, wrong = self.agreement, False
         if agreement is not None and self.expected is not None and pair.agreement is not None:
             agreement = agreement.saw(sequential.agreement_excess(self.expected, pair.agreement))
+            wrong = pair.agreement < self.expected.mean - sequential.WRONG_DROP
         ratio = max(pair.candidate_s, 1e-9) / max(pair.current_s, 1e-9)
         return replace(
             self,
             agreement=agreement,
             latency=self.latency.saw(sequential.latency_excess(pair.candidate_s, pair.current_s)),
-            errors=self.errors.saw(sequential.failure_excess(False)),
+            errors=self.errors.saw(sequential.failure_excess(wrong)),
             pairs=self.pairs + 1,
+            wrong=self.wrong + wrong,
             ratio_log=self.ratio_log + math.log(ratio),
         )
 
@@ -107,10 +111,10 @@ class Evidence:
     @property
     def verdict(self) -> str | None:
         """Why the candidate is to be taken back: agreement, latency, errors or memory; `None` while nothing says so."""
-        if self.errors.rejected:
-            return "errors"
         if self.agreement is not None and self.agreement.rejected:
             return "agreement"
+        if self.errors.rejected:
+            return "agreement" if self.wrong > self.failures else "errors"
         if self.latency.rejected:
             return "latency"
         return "memory" if self.over_budget >= 3 else None
@@ -129,13 +133,14 @@ class Evidence:
             "latency_ratio": math.exp(self.ratio_log / compared) if compared else None,
             "latency_p": self.latency.p,
             "failures": self.failures,
+            "wrong": self.wrong,
             "errors_p": self.errors.p,
         }
 
     def to_json(self) -> dict[str, Any]:
         """Plain numbers; `from_json` reads them back."""
         tests = {"agreement": self.agreement, "latency": self.latency, "errors": self.errors}
-        counts = {name: getattr(self, name) for name in ("pairs", "answered", "ratio_log", "failures")}
+        counts = {name: getattr(self, name) for name in ("pairs", "answered", "ratio_log", "failures", "wrong")}
         expected = self.expected
         return {
             "expected": {"mean": expected.mean, "error": expected.error, "n": expected.n} if expected else None,

@@ -1,11 +1,12 @@
 """Sequential tests: is the new version worse? Asked after every request, with an error rate that holds all the same.
 
-A test bets against the claim that the mean of some excess is at most zero. A stake that is fixed before each value
-is seen multiplies its wealth by `1 + stake * excess`. If the claim is true the wealth is a supermartingale, and by
-Ville's inequality (1939) it ever reaches 1/a with probability at most a: whatever the distribution, whenever one looks,
-and when values depend on those before. With stakes after Waudby-Smith and Ramdas ("Estimating means of bounded random
-variables by betting", JRSS B 86, 2024) it grows about as fast as if the distribution were known. For events with a
-fixed stake it is the likelihood ratio of Wald's test (1945).
+A test bets against the claim that the mean of some excess is at most zero. A fixed stake multiplies its wealth by
+`1 + stake * excess` at each value. If the claim is true the wealth is a supermartingale, and by Ville's inequality
+(1939) it ever reaches 1/a with probability at most a: whatever the distribution, whenever one looks, and when values
+depend on those before. Where the best stake depends on what is not known, such as whether all answers are a little
+worse or few are all wrong, the wealth is divided among several stakes: Robbins' method of mixtures (1970). For the
+theory see Waudby-Smith and Ramdas, "Estimating means of bounded random variables by betting" (JRSS B 86, 2024). For
+failures the wealth is the likelihood ratio of Wald's test (1945).
 
 What the tests find, and how often they are wrong, is simulated in `benchmarks/canary.py`.
 """
@@ -19,55 +20,58 @@ TOLERATED_DROP, DROP = 0.005, 0.02
 """A mean agreement lower by the first is no reason to go back; one lower by the second must be found."""
 TOLERATED_RATIO, RATIO = 1.05, 1.2
 """The same for the ratio of the times that both versions take for one request."""
-TOLERATED_FAILURES, FAILURES = 0.005, 0.05
+TOLERATED_FAILURES, FAILURES = 0.005, 0.025
 """The same for the share of requests that fail though the current version answers them."""
+WRONG_DROP = 0.2
+"""An agreement lower than the expected by so much is a wrong answer: a failure."""
 LARGEST_RATIO = 2.0
 """A ratio beyond this, or below its inverse, counts as this: one pause of the machine decides nothing."""
 _SURE = 2.6
 """Standard errors by which a mean of 16 texts may be too high, at one percent: Student's t."""
 _BOLDNESS = 0.5
-"""The share of its wealth that a test may lose at once."""
+"""The share of its wealth that the boldest stake on agreement may lose at once."""
+_TIMIDER = tuple(4.0**-power for power in range(5))
+_LATENCY_STAKES = (0.5, 1.2)
+"""About the best for times that vary a lot, and for such that hardly do."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SequentialTest:
-    """A bet against "the mean excess is at most zero", and what it has seen so far.
+    """Bets against "the mean excess is at most zero", and what they came to so far.
 
-    No excess is below `-bound`. `effect` is the mean excess that the test is made to find; `error_rate` is how often
-    it may be wrong about a mean of zero or less, over all time.
+    `error_rate` is how often it may be wrong about a mean of zero or less, over all time. No excess is so low that a
+    stake times it is -1 or less.
     """
 
     error_rate: float
-    bound: float
-    effect: float
+    stakes: tuple[float, ...]
+    wealth_logs: tuple[float, ...]
+    """The logarithm of what each stake's share of the wealth has become, in shares."""
     n: int = 0
     mean: float = 0.0
-    squares: float = 0.0
-    """The sum of squared distances from the mean."""
-    wealth_log: float = 0.0
     peak_log: float = 0.0
+
+    @classmethod
+    def of(cls, error_rate: float, *stakes: float) -> Self:
+        """One that has seen nothing."""
+        return cls(error_rate=error_rate, stakes=stakes, wealth_logs=(0.0,) * len(stakes))
 
     def saw(self, excess: float) -> Self:
         """With one more value."""
-        excess = max(excess, -self.bound)
-        wealth_log = self.wealth_log + math.log1p(self.stake * excess)
+        logs = tuple(log + math.log1p(stake * excess) for log, stake in zip(self.wealth_logs, self.stakes, strict=True))
         n = self.n + 1
-        mean = self.mean + (excess - self.mean) / n
         return replace(
             self,
             n=n,
-            mean=mean,
-            squares=self.squares + (excess - self.mean) * (excess - mean),
-            wealth_log=wealth_log,
-            peak_log=max(self.peak_log, wealth_log),
+            mean=self.mean + (excess - self.mean) / n,
+            wealth_logs=logs,
+            peak_log=max(self.peak_log, _log_mean(logs)),
         )
 
     @property
-    def stake(self) -> float:
-        """What is bet on the next value: about the best for the mean and spread of those before it."""
-        aim = max(self.effect, self.mean)
-        spread = (self.bound**2 / 4 + self.squares) / (self.n + 1)
-        return min(aim / (spread + aim * aim), _BOLDNESS / self.bound)
+    def wealth_log(self) -> float:
+        """The logarithm of the whole wealth; 0 at the start."""
+        return _log_mean(self.wealth_logs)
 
     @property
     def p(self) -> float:
@@ -86,7 +90,12 @@ class SequentialTest:
     @classmethod
     def from_json(cls, data: Mapping[str, Any]) -> Self:
         """Read what `to_json` wrote."""
-        return cls(**data)
+        return cls(**{**data, **{name: tuple(data[name]) for name in ("stakes", "wealth_logs")}})
+
+
+def _log_mean(logs: tuple[float, ...]) -> float:
+    most = max(logs)
+    return most + math.log(sum(math.exp(log - most) for log in logs) / len(logs))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -117,8 +126,8 @@ class Expected:
 
 def agreement_test(expected: Expected, error_rate: float) -> SequentialTest:
     """For `agreement_excess`: is the mean agreement below what is expected?"""
-    gap = max(DROP - (min(1.0, expected.mean) - expected.least), TOLERATED_DROP)
-    return SequentialTest(error_rate=error_rate, bound=1.0 - expected.least, effect=gap)
+    boldest = _BOLDNESS / (1.0 - expected.least)
+    return SequentialTest.of(error_rate, *(boldest * part for part in _TIMIDER))
 
 
 def agreement_excess(expected: Expected, agreement: float) -> float:
@@ -128,8 +137,7 @@ def agreement_excess(expected: Expected, agreement: float) -> float:
 
 def latency_test(error_rate: float) -> SequentialTest:
     """For `latency_excess`: is the typical ratio of the two versions' times above what is tolerated?"""
-    effect = math.log(RATIO / TOLERATED_RATIO)
-    return SequentialTest(error_rate=error_rate, bound=math.log(LARGEST_RATIO * TOLERATED_RATIO), effect=effect)
+    return SequentialTest.of(error_rate, *_LATENCY_STAKES)
 
 
 def latency_excess(candidate_s: float, current_s: float) -> float:
@@ -145,8 +153,8 @@ def latency_excess(candidate_s: float, current_s: float) -> float:
 
 def failure_test(error_rate: float) -> SequentialTest:
     """For `failure_excess`: does the candidate fail more often than is tolerated where the current one answers?"""
-    effect = FAILURES - TOLERATED_FAILURES
-    return SequentialTest(error_rate=error_rate, bound=TOLERATED_FAILURES, effect=effect)
+    stake = (FAILURES - TOLERATED_FAILURES) / (TOLERATED_FAILURES * (1 - TOLERATED_FAILURES))
+    return SequentialTest.of(error_rate, stake)
 
 
 def failure_excess(failed: bool) -> float:
