@@ -5,6 +5,7 @@ A runtime is a module in `runtimes/` that offers `open_artefact`, `version` and 
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -56,11 +57,13 @@ class Ragged:
 
     def padded(self, *, multiple: int = 1) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
         """Values and mask, both int64 [rows, longest], padded with zeros at the end; the longest rounded up."""
-        lengths = self.lengths
-        width = -(-int(lengths.max(initial=1)) // multiple) * multiple
-        mask = (np.arange(width) < lengths[:, None]).astype(np.int64)
-        values = np.zeros(mask.shape, np.int64)
-        values[mask.astype(bool)] = self.values
+        bounds = self.offsets.tolist()  # plain numbers and slices: for a text alone, steps of numpy cost more than rows
+        longest = max([1, *(stop - start for start, stop in pairwise(bounds))])
+        shape = (len(bounds) - 1, -(-longest // multiple) * multiple)
+        values, mask = np.zeros(shape, np.int64), np.zeros(shape, np.int64)
+        for row, (start, stop) in enumerate(pairwise(bounds)):
+            values[row, : stop - start] = self.values[start:stop]
+            mask[row, : stop - start] = 1
         return values, mask
 
 
