@@ -80,15 +80,30 @@ class Answering:
         release = flight.candidate or flight.current
         if not self._loader.take(release.lane):
             self._open(flight, release)
-        elif flight.candidate is None:
+            return flight
+        try:
             self._submit(flight, release)
-        else:
-            try:
-                self._submit(flight, release)
-            except (DataError, RefusedError) as error:
-                reason = error
-                self._later(flight, lambda: self._fall_back(flight, reason))
+        except (DataError, RefusedError) as error:
+            if not self._another_way(flight, error):
+                raise
         return flight
+
+    def _another_way(self, flight: Flight, error: TightropeError) -> bool:
+        """Whether there is another way for a request that was not taken because of a version on trial."""
+        if flight.candidate is not None:
+            self._later(flight, lambda: self._fall_back(flight, error))
+            return True
+        if isinstance(error, RefusedError) and error.reason == "memory" and self._loader.guests():
+            self._later(flight, lambda: self._make_room(flight))
+            return True
+        return False
+
+    def _make_room(self, flight: Flight) -> None:
+        """Versions on trial leave the memory to the request."""
+        self._rollout.squeezed()
+        if not self._loader.take(flight.current.lane):
+            self._loader.load(flight.current, patience_s=flight.until_s - self._clock())
+        self._submit(flight, flight.current)
 
     def _submit(self, flight: Flight, release: Release) -> None:
         """To a version that is loaded and taken."""

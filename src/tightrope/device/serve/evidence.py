@@ -104,9 +104,9 @@ class Evidence:
         """With one more request that the candidate answered for real."""
         return replace(self, answered=self.answered + 1)
 
-    def saw_memory(self, over_bytes: int) -> Self:
+    def saw_memory(self, over: bool) -> Self:
         """With one more comparison of the process with its budget."""
-        return replace(self, over_budget=self.over_budget + 1 if over_bytes > 0 else 0)
+        return replace(self, over_budget=self.over_budget + 1 if over else 0)
 
     @property
     def verdict(self) -> str | None:

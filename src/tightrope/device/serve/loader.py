@@ -63,6 +63,7 @@ class Loader:
         self._residents: dict[str, _Resident] = {}
         self._going: set[str] = set()
         self._forms: dict[str, Lane] = {}
+        self._guests: set[str] = set()
         self._manner = threading.local()
         ledger.on_shortage("idle models", IDLE_MODELS, self.free)
 
@@ -138,10 +139,21 @@ class Loader:
                 self._residents[lane].leaves = True
         self.sweep()
 
+    def unload(self, lane: str, *, wait_s: float) -> None:
+        """The same, and wait so long for those who use it."""
+        self.retire(lane)
+        with self._lock:
+            self._left.wait_for(lambda: lane not in self._residents or not self._residents[lane].users, wait_s)
+        self.sweep()
+
     def sweep(self) -> None:
         """Give back what is to go and is used no longer."""
+        gone = False
         while (taken := self._taken(lambda found: found.leaves)) is not None:
             self._close(*taken)
+            gone = True
+        if gone:
+            self._ledger.check()  # so that what it really took is free at once
 
     def leaving(self) -> bool:
         """Whether something is to go that was used when somebody last looked."""
@@ -157,6 +169,21 @@ class Loader:
             freed += taken[1].held.size_bytes
             self._close(*taken)
         return freed
+
+    def invite(self, lane: str) -> None:
+        """A version is on trial: where memory runs short, it gives way before those that answer users."""
+        with self._lock:
+            self._guests.add(lane)
+
+    def guests(self) -> tuple[str, ...]:
+        """The lanes of the versions on trial."""
+        with self._lock:
+            return tuple(self._guests)
+
+    def dismiss(self, lane: str) -> None:
+        """Its trial is over."""
+        with self._lock:
+            self._guests.discard(lane)
 
     def quiet_s(self, lane: str) -> float:
         """Seconds since a version that nobody uses was asked for; 0 while somebody does, infinite if not loaded."""
@@ -189,18 +216,19 @@ class Loader:
                 left = until - time.monotonic()
                 if error.retry_after_s is None or left <= 0:
                     raise
+                self._ledger.check()
             finally:
                 self._manner.hurry = True
             with self._lock:
                 self._left.wait(min(left, _STEP_S))
 
     def _taken(self, fits: Callable[[_Resident], bool]) -> tuple[str, _Resident] | None:
-        """Take the longest unused version that fits out of the books, for `_close`."""
+        """Take the longest unused version that fits out of the books, for `_close`; those on trial first."""
         with self._lock:
-            idle = [(found.used_s, lane) for lane, found in self._residents.items() if not found.users and fits(found)]
+            idle = [lane for lane, found in self._residents.items() if not found.users and fits(found)]
             if not idle:
                 return None
-            lane = min(idle)[1]
+            lane = min(idle, key=lambda lane: (lane not in self._guests, self._residents[lane].used_s))
             self._going.add(lane)
             return lane, self._residents.pop(lane)
 

@@ -6,6 +6,7 @@ the process dies again and again is taken back at the next start.
 """
 
 import threading
+import time
 from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -26,6 +27,8 @@ from tightrope.errors import ServeError, TightropeError
 
 KEPT_EVERY = 25
 """Pairs after which the evidence is written down, so that a restart does not begin anew."""
+SQUEEZED_S = 1.0
+"""How long a request that found no room waits for a version on trial to leave the memory, and how long that rests."""
 _SAMPLES = 8
 _TICK_S = 0.25
 
@@ -62,7 +65,7 @@ class Rollout:
         self._metrics = metrics
         self._loader = loader
         self._store = store
-        self._verifier = Verifier(service, loader)
+        self._verifier = Verifier(service, loader, ledger)
         self._boot = boot_id() if boot is None else boot
         self._lock = threading.RLock()
         self._work = threading.Condition(self._lock)
@@ -70,6 +73,7 @@ class Rollout:
         self._samples: deque[tuple[str, Sample]] = deque(maxlen=_SAMPLES)
         self._due: set[str] = set()
         self._closing = False
+        self._rests_until_s = 0.0
         self._changed: list[Callable[[str, str], None]] = []
         self._thread = threading.Thread(target=self._serve, name="tightrope-rollout", daemon=True)
 
@@ -127,6 +131,7 @@ class Rollout:
 
     def _verify(self, running: Running) -> None:
         release = running.release
+        self._loader.invite(release.lane)
         self._show(release, "verifying")
         current = self._current(release.name)
         try:
@@ -167,6 +172,15 @@ class Rollout:
         """A candidate has failed a request for real, and the current version answers it."""
         self._see(name, version, Evidence.saw_failure)
 
+    def squeezed(self) -> None:
+        """A request found no room in memory while versions are on trial: they go, for now. May take its time."""
+        self._rests_until_s = time.monotonic() + SQUEEZED_S
+        for lane in self._loader.guests():
+            self._loader.unload(lane, wait_s=SQUEEZED_S)
+            name, _, version = lane.partition("@")
+            self._see(name, version, lambda seen: seen.saw_memory(True))
+        self._ledger.check()
+
     def _see(self, name: str, version: str, more: Callable[[Evidence], Evidence]) -> None:
         with self._lock:
             running = self._running.get(name)
@@ -206,13 +220,16 @@ class Rollout:
         with self._lock:
             running = self._running.get(name)
             mirror = running.mirror if running else None
-        if running is None or mirror is None:
+        if running is None or mirror is None or time.monotonic() < self._rests_until_s:
             return
         for outcome in mirror.catch_up() if sample is None else mirror.show(sample):
             with self._lock:
                 seen = running.evidence
                 running.evidence = seen.saw_failure() if outcome is None else seen.saw(outcome)
-        over = self._ledger.check()
+        there = running.release.lane in self._loader.loaded()
+        over = self._ledger.check() > 0
+        if there and running.release.lane not in self._loader.loaded():
+            over = True  # it was in the memory, and had to leave so that the process fits into its budget
         with self._lock:
             running.evidence = running.evidence.saw_memory(over)
         self._decide(name)
@@ -245,6 +262,7 @@ class Rollout:
         """Make the candidate current. Raises `OutputError` if that cannot be remembered: then nothing changes."""
         running, before = self._running[name], self._current(name)
         self._store.record({"op": "current", "name": name, "version": running.release.version})
+        self._loader.dismiss(running.release.lane)
         with self._lock:
             self._running.pop(name, None)
         self._show(running.release, "current")
@@ -282,6 +300,7 @@ class Rollout:
     def _end(self, release: Release, state: str) -> None:
         with self._lock:
             self._running.pop(release.name, None)
+        self._loader.dismiss(release.lane)
         self._show(release, state)
         self._drop(release)
 

@@ -14,12 +14,14 @@ from tightrope.bundle import Bundle
 from tightrope.device import proof
 from tightrope.device.model import Floats
 from tightrope.device.serve.evidence import agreements, expectation, least_by_record
+from tightrope.device.serve.ledger import Ledger
 from tightrope.device.serve.loader import Loader
 from tightrope.device.serve.mirror import Sample, ask
 from tightrope.device.serve.releases import Release
 from tightrope.device.serve.sequential import DROP, Expected
 from tightrope.device.serve.service import Service
 from tightrope.errors import BundleError, EngineError, RefusedError, TightropeError
+from tightrope.units import show
 
 PATIENCE_S = 5.0
 """How long a verification waits for room."""
@@ -42,9 +44,10 @@ class Finding:
 class Verifier:
     """Asks loaded versions what their bundles record."""
 
-    def __init__(self, service: Service, loader: Loader) -> None:
+    def __init__(self, service: Service, loader: Loader, ledger: Ledger) -> None:
         self._service = service
         self._loader = loader
+        self._ledger = ledger
 
     def verify(self, release: Release, current: Release | None) -> Finding:
         """Look at one version, beside the current one if there is one.
@@ -69,6 +72,9 @@ class Verifier:
             least = judged.expected.cosine_min
             message = f"{release.lane} does not answer as its bundle records: the least cosine is {least:.4f}."
             return Finding(reason="agreement", message=message)
+        if over := self._over_budget(release):
+            message = f"{release.lane} takes {show(over, 'bytes')} more than the memory budget leaves."
+            return Finding(reason="memory", message=message, hint="Give the server more memory, or a smaller model.")
         if current is None:
             return Finding()
         before = self._source(current)
@@ -86,6 +92,11 @@ class Verifier:
             )
             return Finding(reason="agreement", message=message)
         return Finding(expected=expectation(said))
+
+    def _over_budget(self, release: Release) -> int:
+        """Bytes by which the process is over its budget with this version in memory, all others that can go gone."""
+        with self._loader.using(release, patience_s=PATIENCE_S, hurry=False):
+            return self._ledger.check()
 
     def _source(self, release: Release) -> Bundle:
         with self._loader.using(release, patience_s=PATIENCE_S, hurry=False) as (_, source):
