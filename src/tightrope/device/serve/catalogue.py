@@ -20,7 +20,7 @@ from tightrope.device.serve import logs
 from tightrope.device.serve.answering import Answering, Flight, Inputs, Served
 from tightrope.device.serve.evidence import chosen
 from tightrope.device.serve.inventory import ModelState, VersionState, register
-from tightrope.device.serve.ledger import Ledger
+from tightrope.device.serve.ledger import PROCESS, Ledger
 from tightrope.device.serve.limits import Limits
 from tightrope.device.serve.loader import Loader, Model, Open, footprint_bytes
 from tightrope.device.serve.metrics import Metrics
@@ -277,19 +277,22 @@ class Catalogue:
             raise ServeError(
                 f"{lane} is there already, with digest {taken.digest:.12}.", hint="Give the new one another --version."
             )
-        self._check_kind(known, name, source)
+        self._check_kind(known, lane, source)
         return self._stored(name, version, source, taken, rejection is not None)
 
-    def _check_kind(self, known: Known, name: str, source: Bundle) -> None:
-        """A name keeps its task. What never fits is refused before it is copied."""
+    def _check_kind(self, known: Known, lane: str, source: Bundle) -> None:
+        """A name keeps its task. What never fits into the memory is refused before it is copied."""
         task = source.content.task["name"]
         if known.current is not None:
-            kind = self._source(known.releases[known.current]).content.task["name"]
+            current = known.releases[known.current]
+            kind = self._source(current).content.task["name"]
             if kind != task:
-                raise ServeError(f"{name} is for {kind}; the bundle is for {task}.", hint="Deploy it by another name.")
+                raise ServeError(
+                    f"{current.name} is for {kind}; the bundle is for {task}.", hint="Deploy it by another name."
+                )
         budget, needed = self._ledger.budget_bytes, footprint_bytes(source)
-        if budget is not None and needed > budget:
-            self._ledger.reserve(f"model:{name}", needed).release()  # says the numbers
+        if budget is not None and needed > budget - self._ledger.usage()[PROCESS]:
+            self._ledger.reserve(f"model:{lane}", needed).release()  # says the numbers
 
     def _stored(self, name: str, version: str, source: Bundle, taken: Release | None, forced: bool) -> Release:
         release = taken or self._store.keep(name, version, source)
