@@ -67,6 +67,7 @@ class Catalogue:
             raise
         self._loader = Loader(service, ledger, open_model=open_model, clock=clock)
         self._rollout = Rollout(service, ledger, metrics, self._loader, self._store)
+        self._rollout.recover()
         self._answering = Answering(service, self._loader, self._rollout, limits, clock)
         self._prober = Prober(service, self._loader, clock)
 

@@ -81,21 +81,32 @@ class Rollout:
         """Tell the name and the digest whenever another version has become current."""
         self._changed.append(listener)
 
-    def start(self) -> None:
-        """Go on with what was being tried when the process ended, and finish what it had decided."""
+    def recover(self) -> None:
+        """After the process ended, however it did: finish what was decided, and know what was being tried."""
         for name, model in self._store.releases.models.items():
-            if model.trial is None:
-                continue
-            candidate = model.releases[model.trial.version]
-            self._store.record({"op": "resumed", "name": name, "boot": self._boot}, durable=False)
-            trial = self._store.releases.models[name].trial
-            assert trial is not None
-            known = self._store.releases.rejected.get(candidate.digest)
-            if known or trial.deaths > DEATHS:
-                self._forget(candidate, known.reason if known else "errors")
-            else:
-                self._running[name] = Running(candidate, trial.shadow, trial.canary)
-                self._due.add(name)
+            current = self._current(name)
+            if current is not None and current.digest in self._store.releases.rejected and model.before is not None:
+                self._store.record({"op": "current", "name": name, "version": model.before}, durable=False)
+                self._drop(current)
+            if model.trial is not None:
+                self._resume(model.releases[model.trial.version])
+            self._prune(name)
+
+    def _resume(self, candidate: Release) -> None:
+        name = candidate.name
+        self._store.record({"op": "resumed", "name": name, "boot": self._boot}, durable=False)
+        trial = self._store.releases.models[name].trial
+        assert trial is not None
+        known = self._store.releases.rejected.get(candidate.digest)
+        if known or trial.deaths > DEATHS:
+            self._forget(candidate, known.reason if known else "errors")
+            return
+        with self._lock:
+            self._running[name] = Running(candidate, trial.shadow, trial.canary)
+            self._due.add(name)
+
+    def start(self) -> None:
+        """Begin to mirror, and go on with what was being tried."""
         self._thread.start()
 
     def close(self) -> None:
@@ -315,16 +326,20 @@ class Rollout:
         if old is not None:
             self._show(old, "retired")
             self._loader.retire(old.lane)
-        model = self._store.releases.models[name]
-        running = self.running(name)
-        kept = {model.current, model.before, running.release.version if running else None}
-        for release in [item for item in model.releases.values() if item.version not in kept and item.kept]:
-            self._drop(release)
+        self._prune(name)
         self.wake()
         current = self._current(name)
         for listener in self._changed if current else ():
             assert current is not None
             listener(name, current.digest)
+
+    def _prune(self, name: str) -> None:
+        """Remove the server's own copies of versions that are neither current, nor the one before, nor on trial."""
+        model = self._store.releases.models[name]
+        running = self.running(name)
+        used = {model.current, model.before, running.release.version if running else None}
+        for release in [item for item in model.releases.values() if item.kept and item.version not in used]:
+            self._drop(release)
 
     def wake(self) -> None:
         """Let the thread look whether a version can leave the memory now."""
