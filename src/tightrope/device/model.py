@@ -84,10 +84,11 @@ class _Opened:
         if self.ragged:
             whole: dict[str, NDArray[Any]] = {"input_ids": encoded.ids.values, "offsets": encoded.ids.offsets}
             return whole | ({"token_type_ids": encoded.types.values} if "token_type_ids" in self._takes else {})
-        ids, mask = encoded.ids.padded(multiple=self._multiple)
+        steps = {"multiple": self._multiple, "most": self.tokenizer.max_length}
+        ids, mask = encoded.ids.padded(**steps)
         named = {"input_ids": ids, "attention_mask": mask}
         if "token_type_ids" in self._takes:
-            named["token_type_ids"] = encoded.types.padded(multiple=self._multiple)[0]
+            named["token_type_ids"] = encoded.types.padded(**steps)[0]
         return {name: value for name, value in named.items() if name in self._takes}
 
     def _prepared(self, inputs: Sequence[Any], prompt: str | None) -> list[Any]:

@@ -55,16 +55,36 @@ class Ragged:
         first, last = self.offsets[start], self.offsets[stop]
         return Ragged(self.values[first:last], self.offsets[start : stop + 1] - first)
 
-    def padded(self, *, multiple: int = 1) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-        """Values and mask, both int64 [rows, longest], padded with zeros at the end; the longest rounded up."""
+    def padded(self, *, multiple: int = 1, most: int | None = None) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+        """Values and mask, both int64 [rows, longest], padded with zeros at the end.
+
+        The longest is rounded up by `stepped`, but not above `most`, which no row exceeds.
+        """
         bounds = self.offsets.tolist()  # plain numbers and slices: for a text alone, steps of numpy cost more than rows
         longest = max([1, *(stop - start for start, stop in pairwise(bounds))])
-        shape = (len(bounds) - 1, -(-longest // multiple) * multiple)
+        width = stepped(longest, multiple)
+        shape = (len(bounds) - 1, width if most is None or width <= most else most)
         values, mask = np.zeros(shape, np.int64), np.zeros(shape, np.int64)
         for row, (start, stop) in enumerate(pairwise(bounds)):
             values[row, : stop - start] = self.values[start:stop]
             mask[row, : stop - start] = 1
         return values, mask
+
+
+def stepped(length: int, multiple: int) -> int:
+    """A length rounded up to the multiple, beyond 8 of it to the double, beyond 32 to four times as much.
+
+    So an engine that prepares itself for each shape meets few, and padding is a small part of what is long.
+
+    >>> [stepped(length, 4) for length in (1, 12, 32, 33, 128, 129)]
+    [4, 12, 32, 40, 128, 144]
+    >>> stepped(129, 1)
+    129
+    """
+    if multiple == 1:
+        return length
+    step = multiple if length <= 8 * multiple else 2 * multiple if length <= 32 * multiple else 4 * multiple
+    return -(-length // step) * step
 
 
 class Session(Protocol):
