@@ -16,7 +16,6 @@ from tightrope import bundle
 from tightrope.bundle import Bundle
 from tightrope.device.model import Embedder, Scorer, open_bundle
 from tightrope.device.serve.ledger import IDLE_MODELS, Ledger, Reservation, trim_heap
-from tightrope.device.serve.pace import Lane
 from tightrope.device.serve.releases import Release
 from tightrope.device.serve.service import Service
 from tightrope.errors import BundleError, RefusedError
@@ -62,7 +61,6 @@ class Loader:
         self._opening = threading.Lock()
         self._residents: dict[str, _Resident] = {}
         self._going: set[str] = set()
-        self._forms: dict[str, Lane] = {}
         self._guests: set[str] = set()
         self._manner = threading.local()
         ledger.on_shortage("idle models", IDLE_MODELS, self.free)
@@ -111,8 +109,7 @@ class Loader:
                 held.release()
                 raise
             try:
-                self._service.add(lane, model, form=self._forms.get(lane))
-                self._forms[lane] = self._service.form(lane)
+                self._service.add(lane, model)
             except BaseException:
                 model.close()
                 held.release()
