@@ -18,10 +18,11 @@ class Port:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Capabilities:
-    """What a session can take, `ragged` feeds without padding, and whether its answers are `exact`.
+    """What a session can do: `ragged` feeds without padding, `parallel` calls from several threads, `exact` answers.
 
     Exact answers do not depend on what else is in the batch, to the last bit.
     """
 
     ragged: bool = False
+    parallel: bool = False
     exact: bool = False

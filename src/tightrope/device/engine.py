@@ -149,6 +149,7 @@ class Model:
         about = _Description(ctypes.sizeof(_Description))
         _check(self._lib.tightrope_describe(self._handle, ctypes.byref(about)))
         self.width, self.max_length, self.types = about.width, about.max_length, about.types
+        self.vocabulary = about.vocabulary
         self.scores, self.tokenizes = bool(about.scores), bool(about.tokenizes)
 
     @classmethod

@@ -6,7 +6,9 @@ model.embed(["a sentence", "another"])      # float32 [n, width], unit length
 
 import platform
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
+from threading import Lock
 from typing import Any, Self
 
 import numpy as np
@@ -16,7 +18,7 @@ from tightrope import bundle, plugins
 from tightrope.bundle import Artefact, Bundle, Requirements
 from tightrope.device import engine
 from tightrope.device.senses.text import Encoded, NativeTokenizer, Tokenizer, batches, clean_pair, clean_text
-from tightrope.device.session import Session
+from tightrope.device.session import Ragged, Session
 from tightrope.errors import BundleError, DataError, MissingExtraError
 
 Floats = NDArray[np.float32]
@@ -39,6 +41,8 @@ class _Opened:
         """Tokens of one batch, padding counted, with which this model is at its best."""
         self.exact = session.capabilities.exact
         """Whether answers do not depend on what else is in the batch, to the last bit."""
+        self.parallel = session.capabilities.parallel
+        """Whether several threads can be answered at once; else they take turns."""
         self.ragged = session.capabilities.ragged
         """Whether texts of unequal length in a batch need no padding."""
         self.width: int = source.content.task["width"]
@@ -46,6 +50,7 @@ class _Opened:
         self._multiple = int(artefact.settings.get("length_multiple", 1))
         self._output = session.outputs[0].name
         self._takes = {port.name for port in session.inputs}
+        self._turn: AbstractContextManager[object] = nullcontext() if self.parallel else Lock()
 
     def __enter__(self) -> Self:
         return self
@@ -65,13 +70,37 @@ class _Opened:
         """
         return self._tokens(self._prepared(inputs, prompt))
 
+    def checked(self, encoded: Encoded, prompt: str | None = None) -> Encoded:
+        """Token ids that somebody else made, as `answer` takes them: segments of zeros where the model wants some.
+
+        Raises `DataError` for texts without tokens or longer than the model reads, for ids that its tokenizer does not
+        have, and for a prompt, which cannot be put before ids.
+        """
+        ids, most = encoded.ids, self.tokenizer.vocabulary
+        if prompt:
+            raise DataError(f"The prompt {prompt!r:.60} cannot be put before token ids.", hint="Send texts.")
+        lengths = ids.lengths
+        if len(encoded) and not 1 <= lengths.min() <= lengths.max() <= self.tokenizer.max_length:
+            wrong = lengths.min() or lengths.max()
+            raise DataError(
+                f"A text has {wrong} tokens; the model reads 1 to {self.tokenizer.max_length}.",
+                hint="Send texts, which are cut, or fewer tokens.",
+            )
+        if len(ids.values) and not 0 <= ids.values.min() <= ids.values.max() < most:
+            strange = ids.values[(ids.values < 0) | (ids.values >= most)][0]
+            raise DataError(f"There is no token {strange}.", hint=f"The model's ids are 0 to {most - 1}.")
+        types = Ragged(np.zeros_like(ids.values), ids.offsets) if "token_type_ids" in self._takes else Ragged.of([])
+        return Encoded(ids, types if len(types.values) else Ragged(ids.values[:0], np.zeros_like(ids.offsets)), 0)
+
     def answer(self, encoded: Encoded) -> Floats:
         """Rows [n, width] for one batch, however large: as the model gives them, neither sorted nor cut.
 
-        Raises `EngineError` if the engine fails, `BundleError` if the answers have not the shape that the bundle says.
+        Safe for use from several threads. Raises `EngineError` if the engine fails, `BundleError` if the answers have
+        not the shape that the bundle says.
         """
-        shape = (len(encoded), self.width)
-        found: Floats = self._session.run(self.feeds(encoded))[self._output]
+        shape, feeds = (len(encoded), self.width), self.feeds(encoded)
+        with self._turn:
+            found: Floats = self._session.run(feeds)[self._output]
         if found.shape != shape:
             raise BundleError(
                 f"{self.bundle.path} says that answers are {shape[1]} wide; its model gives {found.shape}.",

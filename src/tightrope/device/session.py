@@ -88,7 +88,7 @@ def stepped(length: int, multiple: int) -> int:
 
 
 class Session(Protocol):
-    """An opened artefact. Not safe for use from several threads at once unless its runtime says so."""
+    """An opened artefact. Not safe for use from several threads at once unless its capabilities say `parallel`."""
 
     @property
     def inputs(self) -> tuple[Port, ...]: ...

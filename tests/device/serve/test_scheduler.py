@@ -9,8 +9,8 @@ from hypothesis import strategies as st
 
 from tightrope.device.serve.fair_queue import FairQueue, Part, Request
 from tightrope.device.serve.limits import Limits
-from tightrope.device.serve.pace import Pace
-from tightrope.device.serve.scheduler import Batch, Lane, Scheduler
+from tightrope.device.serve.pace import Lane, Pace
+from tightrope.device.serve.scheduler import Batch, Scheduler
 from tightrope.errors import RefusedError
 
 KNOWN = Pace().seen(1, 0.101).seen(100, 0.2)
@@ -23,7 +23,7 @@ class Line:
 
     def __init__(self, form: Lane = LANE, workers: int = 1, **limits: float) -> None:
         self.scheduler = Scheduler(Limits(**limits), workers=workers)  # type: ignore[arg-type]
-        self.scheduler.set_lane("m", form)
+        self.scheduler.add_lane("m", form)
         self.count = 0
 
     def ask(self, *lengths: int, now: float = 0.0, lane: str = "m", **given: object) -> Request:
@@ -273,7 +273,7 @@ def test_a_full_batch_does_not_wait() -> None:
 
 def test_lanes_take_turns_and_one_that_cannot_run_twice_is_left_alone() -> None:
     line = Line(Lane(batch_tokens=100, batch_texts=50, parallel=False))
-    line.scheduler.set_lane("n", LANE)
+    line.scheduler.add_lane("n", LANE)
     line.ask(*[100] * 3)
     line.ask(*[100] * 3, lane="n", key="other")
     first, second, third = line.batch(), line.batch(), line.batch()
@@ -284,7 +284,7 @@ def test_lanes_take_turns_and_one_that_cannot_run_twice_is_left_alone() -> None:
 
 def test_a_lane_that_is_dropped_returns_what_waited() -> None:
     line = Line()
-    line.scheduler.set_lane("n", LANE)
+    line.scheduler.add_lane("n", LANE)
     kept, running = line.ask(10), line.ask(*[60] * 3, lane="n", key="b")
     assert line.work().parts == (Part(kept, 0, 1),)
     batch = line.batch()
@@ -292,7 +292,7 @@ def test_a_lane_that_is_dropped_returns_what_waited() -> None:
     assert line.scheduler.queue.tokens == 0
     line.scheduler.finished(batch, 1.0)
     assert line.scheduler.drop_lane("n") == ()
-    line.scheduler.set_lane("n", LANE)
+    line.scheduler.add_lane("n", LANE)
     line.ask(10, lane="n")
     assert line.batch().lane == "n"
 
@@ -301,7 +301,7 @@ def test_a_lane_s_form_changes_and_its_speed_is_kept() -> None:
     line = Line()
     line.ask(100)
     line.work(0.0, seconds=1.0)
-    line.scheduler.set_lane("m", Lane(batch_tokens=10, batch_texts=2))
+    line.scheduler.resize("m", 10)
     line.ask(5, 5, 5)
     assert line.batch().texts == 2
     assert line.scheduler.form("m").pace.seconds(100) == pytest.approx(1.0)

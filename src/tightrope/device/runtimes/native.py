@@ -43,7 +43,7 @@ class NativeSession:
         types = (Port("token_type_ids", "int32", ("tokens",)),) if model.types else ()
         self.inputs = (ids, offsets, *types)
         self.outputs = (Port("scores" if model.scores else "embedding", "float32", ("texts", model.width)),)
-        self.capabilities = Capabilities(ragged=True, exact=True)
+        self.capabilities = Capabilities(ragged=True, parallel=True, exact=True)
 
     def run(self, feeds: Mapping[str, Array]) -> dict[str, Array]:
         """Rows for ids [tokens] and offsets [texts + 1], as `Ragged` holds them."""

@@ -56,7 +56,7 @@ class OnnxRuntimeSession:
             ) from error
         self.inputs = tuple(_port(item) for item in self._session.get_inputs())
         self.outputs = tuple(_port(item) for item in self._session.get_outputs())
-        self.capabilities = Capabilities()
+        self.capabilities = Capabilities(parallel=True)
 
     def run(self, feeds: Mapping[str, Array]) -> dict[str, Array]:
         """All outputs for the feeds."""

@@ -62,6 +62,8 @@ class Tokenizer:
         self._engine.no_padding()
         self._engine.enable_truncation(max_length)
         self.max_length = max_length
+        self.vocabulary = int(self._engine.get_vocab_size(with_added_tokens=True))
+        """Ids are below this."""
 
     def encode(self, inputs: Sequence[Text] | Sequence[Pair], *, types: bool = True) -> Encoded:
         """Ids of texts or of pairs, and unless told otherwise their segment numbers.
@@ -91,6 +93,8 @@ class NativeTokenizer:
     def __init__(self, model: NativeModel, max_length: int) -> None:
         self._model = model
         self.max_length = max_length
+        self.vocabulary = model.vocabulary
+        """Ids are below this."""
 
     def encode(self, inputs: Sequence[Text] | Sequence[Pair], *, types: bool = True) -> Encoded:
         """Ids of texts or of pairs, and unless told otherwise their segment numbers.

@@ -11,9 +11,10 @@ Model = Embedder | Scorer
 Errors = dict[int, Exception]
 
 
-def attempt(model: Model, encoded: Encoded) -> tuple[Floats, Errors]:
+def attempt(model: Model, encoded: Encoded, batch_tokens: int) -> tuple[Floats, Errors]:
     """Rows [n, width] for one batch, and for the texts that have none, by their position, why.
 
+    Texts that need padding are answered in parts of similar length, of `batch_tokens` at most with it.
     An answer that is not finite is a failure of its text. Raises `RefusedError` as the model does: then no text is to
     blame, and another try now would be refused as well.
     """
@@ -21,7 +22,7 @@ def attempt(model: Model, encoded: Encoded) -> tuple[Floats, Errors]:
     if model.ragged or len(encoded) == 1:
         _try(model, encoded, np.arange(len(encoded)), rows, errors)
         return rows, errors
-    for some in batches(encoded.ids.lengths, model.batch_tokens):  # of similar length, so that padding is cheap
+    for some in batches(encoded.ids.lengths, batch_tokens):  # of similar length, so that padding is cheap
         _try(model, encoded.take(some), some, rows, errors)
     return rows, errors
 

@@ -17,6 +17,8 @@ class Limits:
     """How long a batch may wait for company; an idle server does not wait at all."""
     deadline_s: float = 30.0
     """For requests that name none."""
+    cache_bytes: int = 4_000_000
+    """Answers that are remembered, as long as nobody else wants the memory; 0 for none."""
     inputs: int = 2048
     """Texts or pairs in one request."""
 

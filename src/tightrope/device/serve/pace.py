@@ -1,6 +1,6 @@
-"""How fast a model is: a batch takes a fixed time and so much a token, learnt from the batches that it ran."""
+"""How fast a model is, learnt from the batches that it ran, and how it wants them."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Self
 
 _MEMORY = 0.95
@@ -9,7 +9,7 @@ _MEMORY = 0.95
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Pace:
-    """Sums over past batches, the older the lighter; a line fitted to them says what others will take.
+    """A batch takes a fixed time and so much a token: sums over past batches, the older the lighter, give the line.
 
     >>> pace = Pace().seen(10, 0.020).seen(100, 0.110)
     >>> round(pace.seconds(50), 3), round(pace.seconds(100, batches=2), 3)
@@ -53,3 +53,16 @@ class Pace:
         if fixed < 0:
             return 0.0, self.seconds_sum / self.tokens
         return fixed, per_token
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Lane:
+    """How one model wants its batches: at most so many tokens and texts.
+
+    `parallel`: several workers may run it at once. `pace`: what is known of its speed before the first batch.
+    """
+
+    batch_tokens: int
+    batch_texts: int
+    parallel: bool = True
+    pace: Pace = field(default_factory=Pace)

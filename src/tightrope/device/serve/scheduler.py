@@ -7,27 +7,14 @@ once, and when to come back. What was admitted and has expired is never computed
 import heapq
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, replace
 
 from tightrope.device.serve.fair_queue import Amount, FairQueue, Part, Request
 from tightrope.device.serve.limits import Limits
-from tightrope.device.serve.pace import Pace
+from tightrope.device.serve.pace import Lane
 from tightrope.errors import RefusedError
 
 _LEAST_PATIENCE = 1 / 16
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Lane:
-    """How one model wants its batches: at most so many tokens and texts.
-
-    `parallel`: several workers may run it at once. `pace`: what is known of its speed before the first batch.
-    """
-
-    batch_tokens: int
-    batch_texts: int
-    parallel: bool = True
-    pace: Pace = field(default_factory=Pace)
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,12 +64,15 @@ class Scheduler:
         self._lanes: dict[str, _Lane] = {}
         self._deadlines: list[tuple[float, int]] = []
 
-    def set_lane(self, name: str, form: Lane) -> None:
-        """Add a lane, or change how it is batched; what is known of its speed is kept."""
-        if name in self._lanes:
-            self._lanes[name].form = form
-        else:
-            self._lanes[name] = _Lane(form)
+    def add_lane(self, name: str, form: Lane) -> None:
+        """Add a lane."""
+        assert name not in self._lanes
+        self._lanes[name] = _Lane(form)
+
+    def resize(self, name: str, batch_tokens: int) -> None:
+        """Change how many tokens a lane's batches have."""
+        lane = self._lanes[name]
+        lane.form = replace(lane.form, batch_tokens=batch_tokens)
 
     def drop_lane(self, name: str) -> tuple[Request, ...]:
         """Forget a lane; returns the requests that waited for it."""
@@ -95,12 +85,7 @@ class Scheduler:
     def form(self, lane: str) -> Lane:
         """How a lane is batched, with what is known of its speed now."""
         found = self._lanes[lane]
-        return Lane(
-            batch_tokens=found.form.batch_tokens,
-            batch_texts=found.form.batch_texts,
-            parallel=found.form.parallel,
-            pace=found.pace,
-        )
+        return replace(found.form, pace=found.pace)
 
     # Coming and going -----------------------------------------------------------------------------------
 

@@ -9,6 +9,7 @@ import numpy as np
 
 from tightrope.device.model import Floats
 from tightrope.device.senses.text import Encoded
+from tightrope.device.serve.cache import AnswerCache, names
 from tightrope.device.serve.fair_queue import Request
 from tightrope.device.serve.ledger import Reservation
 from tightrope.errors import TightropeError
@@ -43,22 +44,50 @@ class Work:
         "future",
         "held",
         "left",
+        "places",
+        "remember",
         "request",
         "rows",
+        "tokens",
+        "truncated",
     )
 
-    def __init__(self, request: Request, encoded: Encoded, width: int, held: Reservation, arrived_s: float) -> None:
-        self.request = request
+    def __init__(self, encoded: Encoded, width: int, held: Reservation, arrived_s: float) -> None:
         self.encoded = encoded
+        """Of the texts whose answers are not known yet."""
+        self.places = np.arange(len(encoded))
+        """Where the rows of those belong."""
         self.rows = np.empty((len(encoded), width), np.float32)
         self.left = len(encoded)
+        self.tokens = len(encoded.ids.values)
+        self.truncated = encoded.truncated
         self.held = held
         self.future: Future[Answer] = Future()
         self.finish: Callable[[Floats], Floats] = _as_it_is
+        self.remember: Callable[[Floats], None] | None = None
+        self.request: Request
         self.arrived_s = arrived_s
         self.begun_s: float | None = None
         self.computed_s = 0.0
         self.batch_texts = 0
+
+    def recall(self, name: bytes, cache: AnswerCache) -> None:
+        """Take the rows that are remembered under a model's name; the others will be remembered in the end."""
+        ours = names(name, self.encoded)
+        known = {place: row for place, each in enumerate(ours) if (row := cache.find(each)) is not None}
+        for place, row in known.items():
+            self.rows[place] = row
+        missing = [place for place in range(len(ours)) if place not in known]
+        self.left = len(missing)
+        if known:
+            self.places = np.array(missing, np.int64)
+            self.encoded = self.encoded.take(self.places)
+
+        def remember(rows: Floats) -> None:
+            for place in missing:
+                cache.keep(ours[place], rows[place])
+
+        self.remember = remember
 
     @property
     def queued_s(self) -> float:
@@ -72,17 +101,19 @@ class Work:
 
     def add(self, start: int, rows: Floats, seconds: float) -> bool:
         """Rows for the texts from `start` on; whether that were the last that were missing."""
-        self.rows[start : start + len(rows)] = rows
+        self.rows[self.places[start : start + len(rows)]] = rows
         self.left -= len(rows)
         self.computed_s += seconds
         return self.left == 0
 
     def succeed(self) -> None:
         """Give the answer to whoever waits for it, unless nobody does."""
+        if self.remember is not None:
+            self.remember(self.rows)
         answer = Answer(
             rows=self.finish(self.rows),
-            tokens=self.request.tokens,
-            truncated=self.encoded.truncated,
+            tokens=self.tokens,
+            truncated=self.truncated,
             queued_s=self.queued_s,
             computed_s=self.computed_s,
             batch_texts=self.batch_texts,

@@ -1,0 +1,202 @@
+"""How a model is run on this machine, chosen from a short measurement, and why, in words for people.
+
+A model is asked a few batches of its bundle's own texts. The smallest batch that is nearly as fast as the best is
+taken: a smaller one is over sooner, and a request that nobody waits for any more is given up between two of them. What
+a batch may do to an answer is measured too: where company changes answers by more than the bundle's own tolerance,
+there is none.
+"""
+
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+
+from tightrope.device.meter import memory
+from tightrope.device.model import Embedder, Scorer
+from tightrope.device.proof import Agreement
+from tightrope.device.senses.text import Encoded
+from tightrope.device.serve.limits import Limits
+from tightrope.device.serve.pace import Lane, Pace
+from tightrope.units import show
+
+Model = Embedder | Scorer
+
+SMALLEST_TOKENS = 64
+"""No batch is made smaller than this, whatever runs short."""
+BATCH_S = 0.1
+"""A batch should not take longer: nobody's work can be given up in the midst of one."""
+_WORTH_S = 0.005
+"""A batch should take so long if it can: forming one, and handing its rows out, takes up to half a millisecond."""
+_NEARLY = 0.95
+"""Of the best throughput: what a smaller batch is worth."""
+_TOKEN_BYTES = 20_000
+"""What a batch is thought to take for each of its tokens, where the system does not tell."""
+_ANY = 1_000_000
+_MOST_COMPANY = 64
+"""As many texts are tried together; more are not taken, because nobody measured them."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Choice:
+    """How a model is run, what is known of its speed and memory, and the reasons.
+
+    `batch_texts` is 1 where answers may not have company. `drift` says how much company changed them when it was
+    measured, in the measure of the bundle's tolerance: the least cosine, or for scores the largest difference.
+    """
+
+    engine: str
+    batch_tokens: int
+    batch_texts: int
+    batch_bytes: int
+    parallel: bool
+    pace: Pace
+    tokens_per_s: float
+    drift: float | None = None
+    tolerance: float | None = None
+    reasons: tuple[str, ...] = ()
+    limited: str = ""
+    """Why batches are smaller now than what was chosen; empty if they are not."""
+
+    def lane(self) -> Lane:
+        """The same for the scheduler."""
+        return Lane(
+            batch_tokens=self.batch_tokens, batch_texts=self.batch_texts, parallel=self.parallel, pace=self.pace
+        )
+
+    def smaller(self, why: str) -> "Choice":
+        """With half the batch and the reason why, or the same value if it is small enough already."""
+        tokens = max(SMALLEST_TOKENS, self.batch_tokens // 2)
+        if tokens >= self.batch_tokens:
+            return self
+        return self.of(tokens, f"{tokens} tokens instead of {self.batch_tokens}: {why}")
+
+    def of(self, tokens: int, limited: str) -> "Choice":
+        """With batches of so many tokens, and why; the same value if it has no more than that."""
+        if tokens >= self.batch_tokens:
+            return self
+        size = self.batch_bytes * tokens // self.batch_tokens
+        return replace(self, batch_tokens=tokens, batch_bytes=size, limited=limited)
+
+
+def measure(
+    model: Model,
+    limits: Limits,
+    *,
+    clock: Callable[[], float] = time.perf_counter,
+    resident: Callable[[], int | None] = memory.resident_bytes,
+) -> Choice:
+    """Ask a model a few batches and choose. It is warm afterwards. Raises whatever the model raises."""
+    samples = _samples(model)
+    _timed(model, samples.slice(0, 1), clock)
+    before, pace = resident(), Pace().seen(*_timed(model, samples.slice(0, 1), clock))
+    company = _company(model, samples)
+    speeds = _speeds(model, samples, company.texts, limits.batch_tokens, clock)
+    for used, seconds in speeds:
+        pace = pace.seen(used, seconds)
+    chosen, tokens_per_s, why = _chosen(speeds, min(limits.batch_tokens, model.batch_tokens))
+    after = resident()
+    grown = max(0, after - before) if before is not None and after is not None else 0
+    return Choice(
+        engine=model.engine,
+        batch_tokens=chosen,
+        batch_texts=company.texts,
+        batch_bytes=grown * chosen // speeds[-1][0] if grown and speeds else chosen * _TOKEN_BYTES,
+        parallel=model.parallel,
+        pace=pace,
+        tokens_per_s=tokens_per_s,
+        drift=company.drift,
+        tolerance=company.tolerance,
+        reasons=(why, company.why),
+    )
+
+
+def _samples(model: Model) -> Encoded:
+    """The bundle's own texts (or pairs); made-up ones where it has none."""
+    inputs: Sequence[Any] = model.bundle.content.vectors.get("inputs", ())
+    if isinstance(model, Scorer):
+        return model.encode([tuple(pair) for pair in inputs] or [("a question", "an answer to it")])
+    return model.encode(list(inputs) or ["a text of a few words"])
+
+
+def _timed(model: Model, batch: Encoded, clock: Callable[[], float]) -> tuple[int, float]:
+    """The tokens of a batch, and the seconds that it takes."""
+    started = clock()
+    model.answer(batch)
+    return len(batch.ids.values), clock() - started
+
+
+# Company --------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Company:
+    texts: int
+    why: str
+    drift: float | None = None
+    tolerance: float | None = None
+
+
+def _company(model: Model, samples: Encoded) -> _Company:
+    """How many texts may be in a batch, so that none is answered otherwise than alone by more than the tolerance."""
+    if model.exact:
+        return _Company(texts=_ANY, why="any company: answers do not depend on it, to the bit")
+    recorded = model.bundle.content.vectors.get("tolerance")
+    if recorded is None:
+        return _Company(texts=1, why="one text at a time: the bundle records no tolerance to measure company by")
+    alone = np.concatenate([model.answer(samples.slice(row, row + 1)) for row in range(len(samples))])
+    tolerance, drift, texts = float(recorded), 0.0, _MOST_COMPANY
+    while texts > 1:
+        rows = np.resize(np.arange(len(samples)), texts)
+        found = Agreement.of(model.answer(samples.take(rows)), alone[rows])
+        scores = isinstance(model, Scorer)
+        drift = found.largest_difference if scores else found.cosine_min
+        if drift <= tolerance if scores else drift >= tolerance:
+            why = f"{texts} texts at most: together they were answered as alone, within the bundle's tolerance"
+            return _Company(texts=texts, why=why, drift=drift, tolerance=tolerance)
+        texts //= 2
+    why = "one text at a time: company changes answers by more than the bundle's tolerance"
+    return _Company(texts=1, why=why, drift=drift, tolerance=tolerance)
+
+
+# Size -----------------------------------------------------------------------------------------------------
+
+
+def _speeds(
+    model: Model, samples: Encoded, texts: int, most: int, clock: Callable[[], float]
+) -> list[tuple[int, float]]:
+    """Tokens and seconds of batches, each twice as large as the one before, until that is of no more use."""
+    lengths = samples.ids.lengths
+    short = np.flatnonzero(lengths <= max(SMALLEST_TOKENS // 2, lengths.min()))
+    found: list[tuple[int, float]] = []
+    size = SMALLEST_TOKENS
+    while texts > 1 and size <= most:
+        rows = np.resize(short, size)  # no text is shorter than a token
+        rows = rows[: min(texts, int(np.searchsorted(np.cumsum(lengths[rows]), size, "right")))]
+        if not len(rows):
+            size *= 2
+            continue
+        batch = samples.take(rows)
+        found.append(min((_timed(model, batch, clock) for _ in range(2)), key=lambda item: item[1]))
+        rates = [tokens / seconds for tokens, seconds in found]
+        no_better = len(rates) > 2 and max(rates[-2:]) * _NEARLY < rates[-3]
+        if found[-1][1] > BATCH_S or len(rows) == texts or (no_better and found[-1][1] > _WORTH_S):
+            break
+        size *= 2
+    return found
+
+
+def _chosen(speeds: list[tuple[int, float]], otherwise: int) -> tuple[int, float, str]:
+    """The smallest batch that is nearly as fast as the best and does not take too long; its rate, and why."""
+    quick = [(tokens, tokens / seconds) for tokens, seconds in speeds if seconds <= BATCH_S] or [
+        (tokens, tokens / seconds) for tokens, seconds in speeds[:1]
+    ]
+    if not quick:
+        return otherwise, 0.0, f"{otherwise} tokens at once: the bundle's own wish, not measured"
+    best = max(rate for _, rate in quick)
+    good = [(tokens, rate) for tokens, rate in quick if rate >= _NEARLY * best]
+    tokens, rate = next((item for item in good if item[0] >= _WORTH_S * item[1]), good[-1])
+    size = max(SMALLEST_TOKENS, 1 << (tokens - 1).bit_length())
+    rates = ", ".join(f"{tokens}: {tokens / seconds:,.0f}/s" for tokens, seconds in speeds)
+    return size, rate, f"{size} tokens at once: nearly the best throughput within {show(BATCH_S, 'seconds')} ({rates})"
