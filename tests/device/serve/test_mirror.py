@@ -126,7 +126,10 @@ def test_without_room_for_both_the_candidate_answers_later_what_has_gathered(wor
 
 
 def test_of_a_large_request_only_the_first_texts_are_mirrored() -> None:
-    assert Sample.of([str(number) for number in range(100)], None).inputs == ("0", "1", "2", "3")
+    sample = Sample.of([str(number) for number in range(100)], None)
+    assert sample is not None and sample.inputs == ("0", "1", "2", "3")
+    assert Sample.of(["a" * 20_001], None) is None, "it would have to be kept for a while"
+    assert Sample.of([("a" * 10_000, "b" * 10_001)], None) is None
 
 
 def test_the_time_of_a_thread_that_did_not_wait_is_its_own() -> None:

@@ -136,8 +136,8 @@ class Answering:
             flight.set_result(served)
         if release is flight.candidate:
             self._rollout.answered(release.name, release.version)
-        if flight.mirrored:
-            self._rollout.offer(release.name, Sample.of(flight.inputs, flight.options["prompt"]))
+        if flight.mirrored and (sample := Sample.of(flight.inputs, flight.options["prompt"])):
+            self._rollout.offer(release.name, sample)
 
     def _fall_back(self, flight: Flight, error: TightropeError) -> None:
         """The candidate did not answer: the current version does. That it can is what makes it the candidate's fault.

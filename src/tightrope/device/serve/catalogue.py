@@ -248,8 +248,10 @@ class Catalogue:
             try:
                 self._rollout.begin(release, shadow=shadow, canary=canary)
             finally:
-                if name not in self._store.releases.models:
-                    self._names = tuple(item for item in self._names if item != name)
+                models = self._store.releases.models
+                self._names = tuple(item for item in self._names if item in models)
+                known = {item.digest for model in models.values() for item in model.releases.values()}
+                self._sources = {digest: source for digest, source in self._sources.items() if digest in known}
         finally:
             self._deploying.release()
         return self.about(name)

@@ -18,13 +18,15 @@ from tightrope.device.model import Embedder, Scorer, open_bundle
 from tightrope.device.serve.ledger import IDLE_MODELS, Ledger, Reservation, trim_heap
 from tightrope.device.serve.releases import Release
 from tightrope.device.serve.service import Service
-from tightrope.errors import BundleError, RefusedError
+from tightrope.errors import BundleError, RefusedError, TightropeError
 
 Model = Embedder | Scorer
 Open = Callable[[Bundle], Model]
 
 QUIET_S = 1.0
 """Who is in no hurry takes the memory only of models that nobody asked for so long."""
+AGAIN_S = 5.0
+"""A version that cannot be opened is not tried again for so long: reading it all is dear."""
 _STEP_S = 0.02
 
 
@@ -62,6 +64,7 @@ class Loader:
         self._residents: dict[str, _Resident] = {}
         self._going: set[str] = set()
         self._guests: set[str] = set()
+        self._failed: dict[str, tuple[float, TightropeError]] = {}
         self._manner = threading.local()
         ledger.on_shortage("idle models", IDLE_MODELS, self.free)
 
@@ -96,26 +99,39 @@ class Loader:
                 self._left.wait_for(lambda: lane not in self._going)
             if self.take(lane):
                 return
-            source = bundle.read(Path(release.path))
-            if source.digest != release.digest:
-                raise BundleError(
-                    f"{release.path} holds another bundle now: {source.digest:.12}, not {release.digest:.12}.",
-                    hint="Put the old one back, or deploy the new one.",
-                )
-            held = self._room(lane, footprint_bytes(source), patience_s, hurry)
+            failed_s, error = self._failed.get(lane, (-AGAIN_S, None))
+            if error is not None and self._clock() - failed_s < AGAIN_S:
+                raise error
             try:
-                model = self._open(source)
-            except BaseException:
-                held.release()
+                resident = self._opened(release, patience_s, hurry)
+            except RefusedError:
                 raise
-            try:
-                self._service.add(lane, model)
-            except BaseException:
-                model.close()
-                held.release()
+            except TightropeError as error:
+                self._failed = {lane: (self._clock(), error)}
                 raise
             with self._lock:
-                self._residents[lane] = _Resident(model, source, held, users=1, used_s=self._clock())
+                self._residents[lane] = resident
+
+    def _opened(self, release: Release, patience_s: float, hurry: bool) -> _Resident:
+        source = bundle.read(Path(release.path))
+        if source.digest != release.digest:
+            raise BundleError(
+                f"{release.path} holds another bundle now: {source.digest:.12}, not {release.digest:.12}.",
+                hint="Put the old one back, or deploy the new one.",
+            )
+        held = self._room(release.lane, footprint_bytes(source), patience_s, hurry)
+        try:
+            model = self._open(source)
+        except BaseException:
+            held.release()
+            raise
+        try:
+            self._service.add(release.lane, model)
+        except BaseException:
+            model.close()
+            held.release()
+            raise
+        return _Resident(model, source, held, users=1, used_s=self._clock())
 
     @contextmanager
     def using(self, release: Release, *, patience_s: float = 0.0, hurry: bool = True) -> Iterator[tuple[Model, Bundle]]:

@@ -24,6 +24,8 @@ from tightrope.errors import BundleError, EngineError, RefusedError, TightropeEr
 
 TEXTS = 4
 """Of a larger request only the first ones are mirrored."""
+CHARACTERS = 20_000
+"""A request whose first inputs are longer is not mirrored: it would have to be kept."""
 PRIORITY = -2
 DEADLINE_S = 20.0
 _GATHERED = 32
@@ -40,10 +42,14 @@ class Sample:
     prompt: str | None = None
 
     @classmethod
-    def of(cls, inputs: Sequence[Any] | Encoded, prompt: str | None) -> "Sample":
-        """The first inputs of a request."""
-        some = inputs.slice(0, min(TEXTS, len(inputs))) if isinstance(inputs, Encoded) else tuple(inputs[:TEXTS])
-        return cls(inputs=some, prompt=prompt)
+    def of(cls, inputs: Sequence[Any] | Encoded, prompt: str | None) -> "Sample | None":
+        """The first inputs of a request; `None` if they are too large to be kept for a while."""
+        if isinstance(inputs, Encoded):
+            some: Sequence[Any] | Encoded = inputs.slice(0, min(TEXTS, len(inputs)))
+            return cls(inputs=some, prompt=prompt) if len(inputs.ids.values) <= CHARACTERS else None
+        some = tuple(inputs[:TEXTS])
+        size = sum(len(part) for item in some for part in ((item,) if isinstance(item, str) else item))
+        return cls(inputs=some, prompt=prompt) if size <= CHARACTERS else None
 
 
 _Opened = tuple[Model, Bundle]

@@ -23,7 +23,7 @@ from tightrope.device.serve.releases import Release, rejected
 from tightrope.device.serve.service import Service
 from tightrope.device.serve.store import Store
 from tightrope.device.serve.verification import Verifier
-from tightrope.errors import ServeError, TightropeError
+from tightrope.errors import ServeError
 
 KEPT_EVERY = 25
 """Pairs after which the evidence is written down, so that a restart does not begin anew."""
@@ -208,8 +208,8 @@ class Rollout:
                 for name, sample in found[1]:
                     self._mirrored(name, sample)
                 self._loader.sweep()
-            except TightropeError as error:  # a full disk, mostly: it is tried again with the next request
-                logs.event("rollout.failed", level="error", reason=error.message)
+            except Exception as error:  # a full disk, mostly: it is tried again with the next request
+                logs.event("rollout.failed", level="error", kind=type(error).__name__, reason=str(error))
 
     def _next(self) -> tuple[list[str], list[tuple[str, Sample | None]]] | None:
         """Wait for something to decide or to mirror; `None` at the end. A `None` for a sample: catch up."""
@@ -271,7 +271,9 @@ class Rollout:
 
     def promote(self, name: str) -> None:
         """Make the candidate current. Raises `OutputError` if that cannot be remembered: then nothing changes."""
-        running, before = self._running[name], self._current(name)
+        running, before = self.running(name), self._current(name)
+        if running is None:
+            raise ServeError(f"The trial of {name} has ended.", hint="See `tightrope model list`.")
         self._store.record({"op": "current", "name": name, "version": running.release.version})
         self._loader.dismiss(running.release.lane)
         with self._lock:
@@ -294,26 +296,31 @@ class Rollout:
 
     def take_back(self, name: str, reason: str) -> None:
         """End a trial: the candidate goes, and its digest must not return unless somebody insists."""
-        running = self._running[name]
+        running = self.running(name)
+        if running is None:
+            return
         logs.event("rollout.taken_back", level="warning", model=name, reason=reason, **running.evidence.figures())
         self._forget(running.release, reason)
 
     def _forget(self, release: Release, reason: str) -> None:
         self._store.record(rejected(release, reason), {"op": "ended", "name": release.name}, durable=False)
         self._metrics.rollbacks.add(reason=reason)
-        self._end(release, "rolled_back")
+        self._leave(release, "rolled_back")
+        self._drop(release)
 
     def _withdraw(self, release: Release) -> None:
         """Nothing was wrong with it, but it cannot be tried now."""
         self._store.record({"op": "ended", "name": release.name}, durable=False)
-        self._end(release, "retired")
+        self._leave(release, "retired")
+        self._loader.retire(release.lane)
+        self._prune(release.name)
+        self.wake()
 
-    def _end(self, release: Release, state: str) -> None:
+    def _leave(self, release: Release, state: str) -> None:
         with self._lock:
             self._running.pop(release.name, None)
         self._loader.dismiss(release.lane)
         self._show(release, state)
-        self._drop(release)
 
     def _drop(self, release: Release) -> None:
         """Give a version's memory and its copy back, when its last request is answered."""
