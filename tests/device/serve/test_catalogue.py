@@ -7,6 +7,7 @@ import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import CancelledError
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,7 @@ from tightrope import bundle
 from tightrope.bundle import Bundle
 from tightrope.device.model import open_bundle
 from tightrope.device.serve import readiness
+from tightrope.device.serve.adapt import Choice, measure
 from tightrope.device.serve.catalogue import Catalogue
 from tightrope.device.serve.inventory import find
 from tightrope.device.serve.ledger import Ledger
@@ -30,13 +32,18 @@ from tightrope.testing import FakeClock
 Make = Callable[..., Bundle]
 
 
+def without_memory(model: Any, limits: Limits) -> Choice:
+    """What is measured, but for the memory of batches, which differs from time to time."""
+    return replace(measure(model, limits), batch_bytes=0)
+
+
 @contextmanager
 def served(path: Path, *, models: float | None = None, process: int = 1_000_000, **given: Any) -> Iterator[Catalogue]:
     """A catalogue with room for so many `models` of the tiny kind, and a little more for batches."""
     one = footprint_bytes(bundle.read(next(path.rglob("manifest.json")).parent))
     budget = None if models is None else process + int(models * one)
-    ledger, metrics, limits = Ledger(budget, resident=lambda: process), Metrics(), Limits()
-    with Service(ledger, metrics, limits) as service:
+    ledger, metrics, limits = Ledger(budget, resident=lambda: process), Metrics(), Limits(cache_bytes=0)
+    with Service(ledger, metrics, limits, choose=without_memory) as service:
         with Catalogue.open(path, service, ledger, metrics, limits, **given) as catalogue:
             catalogue.ledger, catalogue.service, catalogue.metrics = ledger, service, metrics  # for the tests to see
             yield catalogue

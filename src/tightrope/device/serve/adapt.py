@@ -33,6 +33,8 @@ _NEARLY = 0.95
 """Of the best throughput: what a smaller batch is worth."""
 _TOKEN_BYTES = 20_000
 """What a batch is thought to take for each of its tokens, where the system does not tell."""
+_ID_BYTES = 24
+"""A token's id, mask and segment, as those engines take them that want 64 bits for each."""
 _ANY = 1_000_000
 _MOST_COMPANY = 64
 """As many texts are tried together; more are not taken, because nobody measured them."""
@@ -97,12 +99,16 @@ def measure(
         pace = pace.seen(used, seconds)
     chosen, tokens_per_s, why = _chosen(speeds, min(limits.batch_tokens, model.batch_tokens))
     after = resident()
-    grown = max(0, after - before) if before is not None and after is not None else 0
+    if before is None or after is None:
+        size = chosen * _TOKEN_BYTES
+    else:  # the first batches make an engine's working memory grow; ids and rows come on top of it
+        grown = max(0, after - before) * chosen // speeds[-1][0] if speeds else 0
+        size = grown + chosen * (_ID_BYTES + 4 * model.width)
     return Choice(
         engine=model.engine,
         batch_tokens=chosen,
         batch_texts=company.texts,
-        batch_bytes=grown * chosen // speeds[-1][0] if grown and speeds else chosen * _TOKEN_BYTES,
+        batch_bytes=size,
         parallel=model.parallel,
         pace=pace,
         tokens_per_s=tokens_per_s,

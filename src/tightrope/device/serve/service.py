@@ -39,7 +39,8 @@ _CHECK_S = 1.0
 class Service:
     """Answers requests with the models in its lanes. A context manager: entering starts the worker threads.
 
-    Every method may be called from any thread. `submit` tokenises before it returns.
+    Every method may be called from any thread. `submit` tokenises before it returns. `choose` measures a model and says
+    how to batch it.
     """
 
     def __init__(
@@ -50,8 +51,10 @@ class Service:
         *,
         clock: Callable[[], float] = time.monotonic,
         workers: int = 1,
+        choose: Callable[[Model, Limits], Choice] = measure,
     ) -> None:
         self._ledger = ledger
+        self._choose = choose
         self._metrics = metrics
         self._limits = limits
         self._clock = clock
@@ -96,7 +99,7 @@ class Service:
         Its answers are remembered unless `cached` is false. Raises `RefusedError` (memory) if its batches do not fit.
         """
         if form is None:
-            form = self._sizing.add(lane, measure(model, self._limits)).lane()
+            form = self._sizing.add(lane, self._choose(model, self._limits)).lane()
         name = f"{model.bundle.digest} {model.engine}".encode() if cached else None
         self._desk.add(lane, Loaded(model, name), form)
 
