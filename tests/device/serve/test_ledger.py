@@ -169,6 +169,16 @@ def test_the_heap_is_trimmed_before_anybody_gives_back() -> None:
     assert not cache.asked
 
 
+def test_the_process_is_measured_once_more_before_anybody_is_refused() -> None:
+    resident = 90
+    ledger = Ledger(100, resident=lambda: resident, trim=lambda: None)
+    ledger._floor = 20
+    resident = 30
+    assert ledger.usage() == {PROCESS: 90}
+    ledger.reserve("requests", 60)
+    assert ledger.usage() == {PROCESS: 30, "requests": 60}
+
+
 def test_children_count() -> None:
     ledger = books()
     ledger.watch(4711, lambda: 30)

@@ -157,7 +157,7 @@ class Ledger:
                     return False
                 if self.budget_bytes is not None and size_bytes > self.budget_bytes - self._floor:
                     raise self._never(reservation.owner, size_bytes)
-            if not self._shed(missing):
+            if not self._shed(missing) and self._correct() + more > 0:  # somebody may have given back since the guard
                 break
         raise self._full(reservation.owner, more)
 
