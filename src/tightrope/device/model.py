@@ -79,18 +79,17 @@ class _Opened:
         ids, most = encoded.ids, self.tokenizer.vocabulary
         if prompt:
             raise DataError(f"The prompt {prompt!r:.60} cannot be put before token ids.", hint="Send texts.")
-        lengths = ids.lengths
-        if len(encoded) and not 1 <= lengths.min() <= lengths.max() <= self.tokenizer.max_length:
-            wrong = lengths.min() or lengths.max()
+        lengths, longest = ids.lengths, self.tokenizer.max_length
+        if len(wrong := lengths[(lengths < 1) | (lengths > longest)]):
             raise DataError(
-                f"A text has {wrong} tokens; the model reads 1 to {self.tokenizer.max_length}.",
+                f"A text has {wrong[0]} tokens; the model reads 1 to {longest}.",
                 hint="Send texts, which are cut, or fewer tokens.",
             )
-        if len(ids.values) and not 0 <= ids.values.min() <= ids.values.max() < most:
-            strange = ids.values[(ids.values < 0) | (ids.values >= most)][0]
-            raise DataError(f"There is no token {strange}.", hint=f"The model's ids are 0 to {most - 1}.")
-        types = Ragged(np.zeros_like(ids.values), ids.offsets) if "token_type_ids" in self._takes else Ragged.of([])
-        return Encoded(ids, types if len(types.values) else Ragged(ids.values[:0], np.zeros_like(ids.offsets)), 0)
+        if len(strange := ids.values[(ids.values < 0) | (ids.values >= most)]):
+            raise DataError(f"There is no token {strange[0]}.", hint=f"The model's ids are 0 to {most - 1}.")
+        wanted = "token_type_ids" in self._takes
+        values, offsets = (ids.values, ids.offsets) if wanted else (ids.values[:0], ids.offsets * 0)
+        return Encoded(ids, Ragged(np.zeros_like(values), offsets), 0)
 
     def answer(self, encoded: Encoded) -> Floats:
         """Rows [n, width] for one batch, however large: as the model gives them, neither sorted nor cut.
