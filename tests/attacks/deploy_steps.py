@@ -22,16 +22,22 @@ from typing import Any
 
 from tightrope import bundle
 from tightrope.device.serve import logs
+from tightrope.device.serve.adapt import Choice
 from tightrope.device.serve.catalogue import Catalogue
 from tightrope.device.serve.ledger import Ledger
 from tightrope.device.serve.limits import Limits
 from tightrope.device.serve.logs import Log
 from tightrope.device.serve.metrics import Metrics
+from tightrope.device.serve.pace import Pace
 from tightrope.device.serve.service import Service
 from tightrope.errors import TightropeError
 
 MODES = {"count": 0, "kill": 1, "torn": 2, "full": errno.ENOSPC, "readonly": errno.EROFS, "broken": errno.EIO}
 SECONDS = 20
+CHOICE = Choice(
+    engine="native", batch_tokens=256, batch_texts=8, batch_bytes=0, parallel=True, pace=Pace(), tokens_per_s=1e5
+)
+"""How the model is run: measuring that takes a tenth of a second each time, and is not what is tried here."""
 
 steps = ctypes.CDLL(None)
 steps.steps_arm.argtypes = (ctypes.c_char_p, ctypes.c_long, ctypes.c_int)
@@ -41,7 +47,7 @@ steps.steps_count.restype = ctypes.c_long
 @contextmanager
 def served(root: Path) -> Iterator[Catalogue]:
     ledger, metrics, limits = Ledger(None), Metrics(), Limits()
-    with Service(ledger, metrics, limits) as service:
+    with Service(ledger, metrics, limits, choose=lambda *_: CHOICE) as service:
         given = root / "tiny.bundle", service, ledger, metrics, limits
         with Catalogue.open(*given, state=root / "state") as catalogue:
             yield catalogue
