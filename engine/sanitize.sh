@@ -23,7 +23,8 @@ build asan address,undefined tightrope tests-kernels tests-scan
 build/asan/tests-kernels
 build/asan/tests-scan
 # Python is not built with the sanitizer, so it must come first; with it the C++ runtime, whose exceptions it watches.
+# A finding ends the process: what it says must not wait in pytest's hands.
 preload="$(c++ -print-file-name=libasan.so) $(c++ -print-file-name=libstdc++.so)"
 env LD_PRELOAD="$preload" TIGHTROPE_LIBRARY="$PWD/build/asan/libtightrope.so" \
     ASAN_OPTIONS=detect_leaks=0 UBSAN_OPTIONS=print_stacktrace=1 \
-    "$python" -m pytest -p no:cacheprovider -m "not slow" "${tests[@]}"
+    "$python" -m pytest -p no:cacheprovider --capture=sys -m "not slow" "${tests[@]}"
