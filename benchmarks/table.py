@@ -62,7 +62,7 @@ def summary(found: Mapping[str, Any]) -> str:
 
 def _without_vnni(found: Mapping[str, Any]) -> list[str]:
     """How ours stands on processors of an older kind, beside the leanest peer, if both were measured."""
-    ours, lean = (found["candidates"].get(name) for name in (f"tightrope_native_{WITHOUT_VNNI}", LEAN))
+    ours, lean = (found["candidates"].get(name) for name in (f"tightrope_native_avx2_{WITHOUT_VNNI}", LEAN))
     if ours is None or lean is None:
         return []
     ratios = ", ".join(_ratio(quantity["speed_ratio"][LEAN]) for quantity in ours["quantities"].values())

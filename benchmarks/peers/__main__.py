@@ -10,7 +10,7 @@ from benchmarks.peers.candidates import Candidate
 from benchmarks.peers.corpus import corpus_folder, read_corpus
 from benchmarks.peers.limit import compile_limit
 from benchmarks.peers.prepare import original, prepare
-from benchmarks.peers.promised import NATIVE, other_isas, promised
+from benchmarks.peers.promised import NATIVE_AVX2, elsewhere, promised
 from benchmarks.peers.results import results
 from benchmarks.peers.rounds import Plan, Run, pin
 from benchmarks.table import PEERS, summary, table
@@ -34,9 +34,9 @@ def _bench(given: argparse.Namespace) -> int:
         return 0
     chosen = _chosen(candidates.peers(work), given.only)
     bundles = dict(given.bundle) if given.bundle else promised(work, _say)
-    chosen += [candidates.ours(name, path) for name, path in bundles.items()]
-    if NATIVE in bundles:
-        chosen += [candidates.ours(NATIVE, bundles[NATIVE], isa) for isa in other_isas()]
+    chosen += [candidates.ours(name, path) for name, path in bundles.items() if name != NATIVE_AVX2]
+    for name, isas in elsewhere().items():
+        chosen += [candidates.ours(name, bundles[name], isa) for isa in isas if name in bundles]
     corpus = read_corpus(texts, original(work) / "tokenizer.json")
     corpus_rounds = min(given.corpus_rounds, given.rounds)
     plan = Plan(rounds=given.rounds, corpus_rounds=corpus_rounds, cold_starts=given.cold_starts)

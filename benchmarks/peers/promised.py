@@ -12,12 +12,15 @@ from tightrope.workshop.search.single import rebuild
 
 RECIPES = {
     "native": "native -> native",
+    "native_avx2": "native-avx2 -> native",
     "native_6_bit_table": "smooth + rotate + int8(compensation=gptq) + embedding(bits=6, block=32) -> native",
     "onnxruntime_int8": "int8 -> onnxruntime",
     "openvino_int8": "int8 -> openvino",
 }
 NATIVE = "native"
-"""The one that is also measured on instruction sets that this processor would not choose."""
+"""The one that is also measured on an instruction set that this processor would not choose …"""
+NATIVE_AVX2 = "native_avx2"
+"""… and the one for processors without VNNI, on what they have."""
 
 
 def promised(work: Path, say: Callable[[str], None]) -> dict[str, Path]:
@@ -37,8 +40,9 @@ def promised(work: Path, say: Callable[[str], None]) -> dict[str, Path]:
     return made
 
 
-def other_isas() -> list[str]:
-    """The instruction sets to force the native engine to: AVX2, and the best without matrix tiles where there are."""
+def elsewhere() -> dict[str, list[str]]:
+    """By bundle, the instruction sets to force the native engine to: AVX2, and the best without matrix tiles."""
     here = engine.isas()
     plainer = [name for name in here if name not in ("amx", WITHOUT_VNNI)][:1] if here[0] == "amx" else []
-    return plainer + [name for name in here if name == WITHOUT_VNNI]
+    old = [name for name in here if name == WITHOUT_VNNI]
+    return {NATIVE: plainer + old, NATIVE_AVX2: old}

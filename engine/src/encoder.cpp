@@ -23,7 +23,7 @@ struct LinearRecord {
   std::uint32_t rotation;
   std::uint32_t group;  // inputs that share a scale, in float arithmetic on integer weights
   Activation activation;
-  std::uint32_t reserved;
+  std::uint32_t paired;  // 1: no two neighbouring codes of one sign add up to more than 128
 };
 
 Preparation preparation(const Artefact& file, const std::string& name, const LinearRecord& record) {
@@ -34,13 +34,14 @@ Preparation preparation(const Artefact& file, const std::string& name, const Lin
           file.optional<float>(name + ".offset", record.in), rotation};
 }
 
-Integers integers(const Artefact& file, const std::string& name, std::size_t in, std::size_t out) {
+Integers integers(const Artefact& file, const std::string& name, std::size_t in, std::size_t out, bool paired) {
   return {file.values<std::int8_t>(name + ".weight", product(in, out)),
           file.values<float>(name + ".scale", out),
           file.values<float>(name + ".bias", out),
           file.values<std::int32_t>(name + ".sums", out),
           in,
-          out};
+          out,
+          paired};
 }
 
 Floats floats(const Artefact& file, const std::string& name, const LinearRecord& record, std::size_t out) {
@@ -81,7 +82,7 @@ Linear linear(const Artefact& file, const std::string& name, std::size_t in, std
   found.activation = record.activation;
   found.rounded = record.rounded != 0;
   const std::size_t padded = round_up(out, kPanel);
-  if (record.integers != 0) found.integers = integers(file, name, round_up(in, kBlock), padded);
+  if (record.integers != 0) found.integers = integers(file, name, round_up(in, kBlock), padded, record.paired != 0);
   else found.floats = floats(file, name, record, padded);
   return found;
 }

@@ -71,6 +71,7 @@ struct IntegerLayer {
   Buffer<float> scales, bias;
   Buffer<std::int32_t> sums;
   std::size_t in, out;
+  bool paired = true;
 
   template <class Code>
   IntegerLayer(std::size_t in, std::size_t out, Code code)
@@ -80,12 +81,13 @@ struct IntegerLayer {
         const std::int8_t value = static_cast<std::int8_t>(code(o, k));
         panels[(o / kPanel * (in / 4) + k / 4) * kPanel * 4 + o % kPanel * 4 + k % 4] = value;
         sums[o] += value;
+        if (k % 2 == 1) paired = paired && std::abs(this->code(o, k - 1) + value) <= 128;
       }
   }
   int code(std::size_t o, std::size_t k) const {
     return panels[(o / kPanel * (in / 4) + k / 4) * kPanel * 4 + o % kPanel * 4 + k % 4];
   }
-  Integers view() const { return {panels.data(), scales.data(), bias.data(), sums.data(), in, out}; }
+  Integers view() const { return {panels.data(), scales.data(), bias.data(), sums.data(), in, out, paired}; }
 };
 
 // Rows as one instruction set writes them. `scales` may be changed afterwards.

@@ -47,6 +47,7 @@ struct Integers {
   const std::int32_t* sums = nullptr;   // [out]
   std::size_t in = 0;                   // a multiple of 64
   std::size_t out = 0;                  // a multiple of 16
+  bool paired = false;                  // inputs 2i and 2i + 1 of an output: codes of one sign add up to 128 at most
 };
 
 enum class Element : std::uint32_t { float32 = 1, float16 = 2, int8 = 3, int4 = 4, int6 = 5, int32 = 6, bytes = 7 };

@@ -37,6 +37,7 @@ from tightrope.workshop.converted import Converted
 from tightrope.workshop.layouts import Layout
 from tightrope.workshop.model import Linear, Model
 from tightrope.workshop.network import Network
+from tightrope.workshop.numerics.pairs import is_paired
 from tightrope.workshop.numerics.quantized import Array, Floats, Quantized, Scheme, Weight, values
 
 ACTIVATIONS = {
@@ -261,9 +262,9 @@ class _NativeForm:
         out, width = sum(weight.shape[0] for weight in weights), weights[0].shape[1]
         biases = [self._bias(self.linears[name], weight.shape[0]) for name, weight in zip(names, weights, strict=True)]
         integers = scheme.bits is not None and all(_is_plain(weight) for weight in weights)
-        group = 0
+        group, paired = 0, False
         if integers:
-            self._integers(short, weights)
+            paired = self._integers(short, weights)
         else:
             group = self._floats(short, weights)
         self._count(names, weights, integers, scheme)
@@ -275,8 +276,8 @@ class _NativeForm:
             offset = -scheme.shift if factor is None else -scheme.shift * factor
             self.sections[f"{short}.offset"] = array(offset.astype(np.float32))
         rounded = scheme.bits is not None
-        record = (width, out, integers, rounded, scheme.rotation or 0, group, ACTIVATIONS[activation])
-        self.sections[f"{short}.linear"] = Section(struct.pack("<7I4x", *record))
+        record = (width, out, integers, rounded, scheme.rotation or 0, group, ACTIVATIONS[activation], paired)
+        self.sections[f"{short}.linear"] = Section(struct.pack("<8I", *record))
 
     def _check(self, name: str, scheme: Scheme) -> None:
         """Refuse an annotation that the engine cannot follow to the letter."""
@@ -305,8 +306,8 @@ class _NativeForm:
     def _bias(self, linear: Linear, out: int) -> Floats:
         return np.zeros(out, np.float32) if linear.bias is None else values(self.network.weights[linear.bias])
 
-    def _integers(self, short: str, weights: Sequence[Weight]) -> None:
-        """Codes by codes, a scale for each output."""
+    def _integers(self, short: str, weights: Sequence[Weight]) -> bool:
+        """Codes by codes, a scale for each output; returns whether the codes keep to what pairs may add up to."""
         quantized = [weight for weight in weights if isinstance(weight, Quantized)]
         codes = np.concatenate([weight.codes for weight in quantized])
         out = round_up(len(codes), PANEL)
@@ -314,6 +315,7 @@ class _NativeForm:
         scales = np.concatenate([weight.scale for weight in quantized])
         self.sections[f"{short}.scale"] = array(padded(scales, (out,)))
         self.sections[f"{short}.sums"] = array(padded(codes.astype(np.int32).sum(1, dtype=np.int32), (out,)))
+        return is_paired(codes)
 
     def _floats(self, short: str, weights: Sequence[Weight]) -> int:
         """Weights as they are stored, for float arithmetic; returns how many inputs share a scale, 0 for floats."""

@@ -32,6 +32,7 @@ OPENERS = {
 BODIES: dict[str, tuple[str, ...]] = {
     "native": (
         ROTATED,
+        ROTATED.replace("gptq", "gptq, reduce_range=true"),
         "rotate + int8",
         "rotate + int8(compensation=gptq)",
         "int8(compensation=gptq)",

@@ -3,6 +3,7 @@ import pytest
 
 from tightrope.errors import DataError, RecipeError
 from tightrope.workshop.network import lower
+from tightrope.workshop.numerics.pairs import is_paired
 from tightrope.workshop.numerics.quantized import Quantized, Scheme, kept_name, values
 from tightrope.workshop.observe import Observer
 from tightrope.workshop.passes.quantize.int8 import Options, apply
@@ -137,6 +138,7 @@ def test_calibration_without_texts_is_refused(tiny_bert, options):
         {"percentile": float("nan")},
         {"outliers": -1},
         {"outliers": 4, "activations": "none"},
+        {"reduce_range": True, "weights": "asymmetric"},
     ],
 )
 def test_values_that_mean_nothing_are_refused(tiny_bert, values):
@@ -158,3 +160,16 @@ def test_outliers_keep_their_floats_and_leave_the_grid(tiny_bert):
     assert (changed.weights[name].codes[:, 3] == 0).all()
     rest = np.delete(observer.inputs[name].rows, 3, axis=1)
     assert scheme.static == pytest.approx((rest.min(), rest.max()), rel=1e-5)
+
+
+@pytest.mark.engine
+@pytest.mark.parametrize("compensation", ["none", "gptq"])
+def test_a_reduced_range_leaves_room_for_two_products_in_16_bits(tiny_bert, compensation):
+    observer = silent(tiny_bert) if compensation == "none" else Observer(tiny_bert, TEXTS)
+    model = apply(tiny_bert, Options(reduce_range=True, compensation=compensation), observer)
+    for linear in tiny_bert.linears():
+        stored = model.weights[linear.weight]
+        rows = stored if linear.out_axis == 0 else stored.transpose()
+        assert rows.bits == 8 and is_paired(rows.codes) and np.abs(rows.codes).max() == 63
+        wanted = values(tiny_bert.weights[linear.weight])
+        assert np.abs(stored.dequantize() - wanted).max() < 0.05 * np.abs(wanted).max()

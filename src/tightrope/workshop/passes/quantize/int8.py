@@ -43,7 +43,9 @@ class Options:
     """`activations`: `none` leaves inputs in float. `granularity`: what shares a dynamic range; a static one is always
     the tensor's. `inputs`: `auto` is symmetric for a token's grid and asymmetric for a tensor's, which engines do fast.
     `calibration`, `percentile`: how a static range is found. `outliers`: features at most that stay in float in each
-    layer. `keep`: words divided by spaces; a layer whose name holds one of them is left alone.
+    layer. `reduce_range`: seven bits for the weights, still stored as eight, so that two products fit in 16 bits, and
+    processors without VNNI neither saturate nor need to work around it. `keep`: words divided by spaces; a layer whose
+    name holds one of them is left alone.
     """
 
     weights: str = "symmetric"
@@ -54,6 +56,7 @@ class Options:
     percentile: float = 99.99
     compensation: str = "none"
     outliers: int = 0
+    reduce_range: bool = False
     keep: str = ""
 
 
@@ -89,6 +92,8 @@ def _check(options: Options) -> None:
         raise RecipeError(f"percentile is {options.percentile}.", hint="Give more than 50 and 100 at most, as 99.99.")
     if not 0 <= options.outliers <= 64:
         raise RecipeError(f"outliers is {options.outliers}.", hint="Give 0 to 64; a few are enough.")
+    if options.reduce_range and options.weights != "symmetric":
+        raise RecipeError("reduce_range is for symmetric weights.", hint="Leave out weights=asymmetric.")
     if options.outliers and options.activations == "none":
         raise RecipeError("outliers has no use where inputs stay in float.", hint="Leave it out.")
 
@@ -147,22 +152,23 @@ def _quantized(
         found[kept_name(linear.weight)] = np.ascontiguousarray(rows[:, kept].T)
         rows = rows.copy()
         rows[:, kept] = 0
-    symmetric = options.weights == "symmetric"
+    symmetric, bits = options.weights == "symmetric", 7 if options.reduce_range else 8
     stored: Quantized
     if options.compensation == "gptq":
         assert inputs is not None
-        stored = _compensated(rows, _without(inputs.gram, kept), symmetric, memo)
+        stored = _compensated(rows, _without(inputs.gram, kept), symmetric, bits, memo)
     else:
-        stored = round_to_nearest(rows, bits=8, block=None, symmetric=symmetric)
+        stored = round_to_nearest(rows, bits=bits, block=None, symmetric=symmetric)
+    stored = replace(stored, bits=8)
     found[linear.weight] = stored if linear.out_axis == 0 else stored.transpose()
     return found
 
 
-def _compensated(rows: Floats, gram: Floats, symmetric: bool, memo: Memo) -> Quantized:
+def _compensated(rows: Floats, gram: Floats, symmetric: bool, bits: int, memo: Memo) -> Quantized:
     """Static and dynamic inputs ask for the same codes; they are found once."""
-    key = hashlib.sha256(rows.tobytes() + gram.tobytes() + bytes([symmetric])).hexdigest()
+    key = hashlib.sha256(rows.tobytes() + gram.tobytes() + bytes([symmetric, bits])).hexdigest()
     if key not in memo:
-        memo[key] = compensate(rows, gram, bits=8, block=None, symmetric=symmetric)
+        memo[key] = compensate(rows, gram, bits=bits, block=None, symmetric=symmetric)
     found: Quantized = memo[key]
     return found
 
