@@ -11,6 +11,7 @@ from typing import Any, NoReturn
 
 import numpy as np
 import pytest
+from hypothesis import settings
 
 from tightrope.device import engine
 from tightrope.errors import MissingExtraError, SourceError
@@ -18,6 +19,9 @@ from tightrope.workshop.convert._artefact import Section, file
 from tightrope.workshop.load import load
 from tightrope.workshop.model import Task, TextSenses
 from tightrope.workshop.network import Network
+
+settings.register_profile("whatever the machine is doing", settings(), deadline=None)
+settings.load_profile("whatever the machine is doing")
 
 INSTALL = {
     "torch": "pip install torch==2.13.0 && pip install 'tightrope[torch]'",
