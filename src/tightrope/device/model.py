@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from threading import Lock
-from typing import Any, Self
+from typing import Any, Self, cast
 
 import numpy as np
 from numpy.typing import NDArray
@@ -18,7 +18,7 @@ from tightrope import bundle, plugins
 from tightrope.bundle import Artefact, Bundle, Requirements
 from tightrope.device import engine
 from tightrope.device.senses.text import Encoded, NativeTokenizer, Tokenizer, batches, clean_pair, clean_text
-from tightrope.device.session import Ragged, Session
+from tightrope.device.session import Opener, Ragged, Session
 from tightrope.errors import BundleError, DataError, MissingExtraError
 
 Floats = NDArray[np.float32]
@@ -205,16 +205,26 @@ class Scorer(_Opened):
         return _checked(inputs, clean_pair)
 
 
+def _runtime(name: str) -> Opener:
+    return cast(Opener, plugins.load("runtimes", name))
+
+
 def open_bundle(
-    path: Path | str | Bundle, *, threads: int = 1, engine: str | None = None, verify: bool = True
+    path: Path | str | Bundle,
+    *,
+    threads: int = 1,
+    engine: str | None = None,
+    verify: bool = True,
+    runtime: Callable[[str], Opener] = _runtime,
 ) -> Embedder | Scorer:
     """Open a bundle for use: a folder, whose digests are verified first, or a `Bundle` that was read already.
 
-    `engine` picks one of the bundle's artefacts; otherwise the first that this machine can run is taken. Raises
-    `BundleError` for a broken bundle or one with nothing for this machine, `MissingExtraError` if an engine is missing.
+    `engine` picks one of the bundle's artefacts; otherwise the first that this machine can run is taken. `runtime`
+    gives what opens an engine's artefacts. Raises `BundleError` for a broken bundle or one with nothing for this
+    machine, `MissingExtraError` if an engine is missing.
     """
     source = path if isinstance(path, Bundle) else bundle.read(path, verify=verify)
-    artefact, session = _open_first(source, engine, threads)
+    artefact, session = _open_first(source, engine, threads, runtime)
     kind = Scorer if source.content.task["name"] == "scoring" else Embedder
     try:
         return kind(source, session, artefact)
@@ -223,7 +233,9 @@ def open_bundle(
         raise
 
 
-def _open_first(source: Bundle, engine: str | None, threads: int) -> tuple[Artefact, Session]:
+def _open_first(
+    source: Bundle, engine: str | None, threads: int, runtime: Callable[[str], Opener]
+) -> tuple[Artefact, Session]:
     artefacts = source.content.models[0].artefacts
     missing: MissingExtraError | None = None
     lacking = []
@@ -233,13 +245,11 @@ def _open_first(source: Bundle, engine: str | None, threads: int) -> tuple[Artef
         if lacks := _lacks(artefact.requires):
             lacking.append(f"{artefact.engine} needs {lacks}")
             continue
+        files = {role: source.file(path) for role, path in artefact.files.items()}
         try:
-            runtime = plugins.load("runtimes", artefact.engine)
+            return artefact, runtime(artefact.engine).open_artefact(files, artefact.settings, threads=threads)
         except MissingExtraError as error:
             missing = missing or error
-            continue
-        files = {role: source.file(path) for role, path in artefact.files.items()}
-        return artefact, runtime.open_artefact(files, artefact.settings, threads=threads)
     if missing:
         raise missing
     known = "; ".join(lacking) or f"it has: {', '.join(item.engine for item in artefacts)}"

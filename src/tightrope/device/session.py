@@ -122,12 +122,16 @@ class Executed:
     """The share of multiply-adds between two activations, which no engine here runs on integers."""
 
 
-class Runtime(Protocol):
-    """What a file in `runtimes/` offers."""
+class Opener(Protocol):
+    """What makes a session of an artefact."""
 
     def open_artefact(self, files: Mapping[str, Path], settings: Mapping[str, Any], *, threads: int) -> Session:
         """Open the files of an artefact, by role. Raises `EngineError` if the engine refuses them."""
         ...
+
+
+class Runtime(Opener, Protocol):
+    """What a file in `runtimes/` offers."""
 
     def version(self) -> str:
         """The engine's version."""

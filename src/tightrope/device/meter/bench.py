@@ -45,6 +45,7 @@ class Bench:
         self.limit_s = limit_s
         self._name = "The bench" if command is None else f"The bench {command!r}"
         self._said: deque[str] = deque(maxlen=5)
+        self._over = False
         arguments = list(LOCAL) if command is None else _split(command)
         self.spawned_s = time.monotonic()
         try:
@@ -74,6 +75,16 @@ class Bench:
 
     def __exit__(self, kind: type[BaseException] | None, _error: object, _where: TracebackType | None) -> None:
         self.close(gently=kind is None)
+
+    @property
+    def process(self) -> int:
+        """The number of the worker's process, or of the command that reaches it."""
+        return self._process.pid
+
+    @property
+    def ended(self) -> bool:
+        """Whether the worker is no more: it crashed, hung or spoke nonsense, or was closed."""
+        return self._process.poll() is not None
 
     def close(self, *, gently: bool = True) -> None:
         """End the worker: with a goodbye if there is time for one."""
@@ -222,7 +233,10 @@ class Bench:
                 return
 
     def _end(self) -> None:
-        """End the worker and whatever it started."""
+        """End the worker and whatever it started; once, since its number may be another's after that."""
+        if self._over:
+            return
+        self._over = True
         process = self._process
         try:
             if hasattr(os, "killpg"):

@@ -47,6 +47,7 @@ class Worker:
         self._opener = opener
         self._cache = cache
         self._model: Any = None
+        self._session: Any = None
         self._bare = memory.read()
         self._ready_s = time.monotonic()
         self._since_start_s = since_process_start()
@@ -209,10 +210,30 @@ class Worker:
         self._close()
         return {"bye": True}, b""
 
+    def load(self, request: Mapping[str, Any], _payload: bytes) -> Reply:
+        """Open an artefact by its files, without a bundle, its tokenizer or its task; says what it takes and gives."""
+        from tightrope.device.meter import sessions
+
+        self._close()
+        os.environ.update(dict.fromkeys(_THREADS, str(take(request, "threads", int))))
+        self._session, told = sessions.load(request)
+        return told, b""
+
+    def run(self, request: Mapping[str, Any], payload: bytes) -> Reply:
+        """The outputs of the session that `load` opened, as arrays; so are the feeds."""
+        from tightrope.device.meter import arrays
+
+        if self._session is None:
+            raise BenchError("No artefact is open.", hint="Ask for load first.")
+        described, data = arrays.pack(self._session.run(arrays.unpack(take(request, "arrays", list), payload)))
+        return {"arrays": described}, data
+
     def _close(self) -> None:
         model, self._model = self._model, None
-        if model is not None:
-            model.close()
+        session, self._session = self._session, None
+        for opened in (model, session):
+            if opened is not None:
+                opened.close()
 
     def _opened(self) -> Any:
         if self._model is None:
@@ -258,6 +279,8 @@ VERBS: dict[str, Callable[[Worker, Mapping[str, Any], bytes], Reply]] = {
     "throughput": Worker.throughput,
     "memory": Worker.memory,
     "energy": Worker.energy,
+    "load": Worker.load,
+    "run": Worker.run,
     "close": Worker.close,
     "bye": Worker.bye,
 }
