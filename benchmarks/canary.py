@@ -1,27 +1,31 @@
 """How often a healthy version is taken back, and how soon a worse one is: many simulated trials of each kind.
 
-python -m benchmarks.canary [--runs 1000]    # simulate and store benchmarks/results/canary.json
-python -m benchmarks.canary --show           # print what is stored
+python -m benchmarks.canary              # simulate, store, write the table of docs/guide/updates.md
+python -m benchmarks.canary --write      # write the table anew from what is stored
+python -m benchmarks.canary --check      # fail if the page says anything else
 
 Each run draws the agreement of 16 recorded texts, as a bundle has them, expects what they say, and then lets the tests
-of `evidence.Evidence` see up to 500 mirrored requests. The distributions are named below; `minilm` has the mean and the
-spread that were found between two int8 versions of all-MiniLM-L6-v2. No model is run.
+of `evidence.Evidence` see up to 500 mirrored requests. No model is run. `minilm` is as found between two versions of
+all-MiniLM-L6-v2 (rotate + int8 with a table of 4 bits, and int8 with one of 8 bits) on a busy machine: agreement
+0.9952 ± 0.0018 on the recorded texts, 0.9943 ± 0.005 on English words drawn at random; times that vary by 0.10 to 0.17.
 """
 
-import argparse
-import math
 import sys
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from benchmarks.documents import RESULTS, read_stored, store
+from benchmarks.documents import RESULTS, ROOT, command, read_stored, store, update
 from tightrope.device.serve import evidence, sequential
 from tightrope.device.serve.evidence import PAIRS, Evidence, Pair, expectation
 
 STORED = RESULTS / "canary.json"
+PAGE = ROOT / "docs" / "guide" / "updates.md"
+BEGIN, END = "<!-- canary:begin -->", "<!-- canary:end -->"
+RUNS = 1000
 TEXTS = 16
 SEED = 20_260_101
 
@@ -30,8 +34,8 @@ SEED = 20_260_101
 class World:
     """How live requests look: the agreement of a healthy version, the noise of one time, and its failures."""
 
-    agreement: float = 0.998
-    spread: float = 0.0015
+    agreement: float = 0.995
+    spread: float = 0.004
     noise: float = 0.15
     """Standard deviation of the logarithm of the ratio of two times."""
     ratio: float = 1.0
@@ -64,11 +68,12 @@ class World:
 
 
 HEALTHY = {
-    "minilm": World(),
+    "minilm": World(drop=0.001),
+    "as recorded": World(),
     "noisy clock": World(noise=0.3),
     "very noisy clock": World(noise=0.5),
     "faster": World(ratio=0.8),
-    "coarser": World(agreement=0.99, spread=0.005),
+    "coarser": World(agreement=0.98, spread=0.008),
     "much coarser": World(agreement=0.97, spread=0.015),
     "at the edge of what is tolerated": World(
         drop=sequential.TOLERATED_DROP, ratio=sequential.TOLERATED_RATIO, failures=sequential.TOLERATED_FAILURES
@@ -114,7 +119,7 @@ def simulate(world: World, runs: int, seed: int) -> dict[str, Any]:
     }
 
 
-def measure(runs: int) -> dict[str, Any]:
+def measure(runs: int = RUNS) -> dict[str, Any]:
     """All worlds, each with a seed of its own."""
     found = {}
     for kind, worlds in (("healthy", HEALTHY), ("worse", WORSE)):
@@ -122,7 +127,7 @@ def measure(runs: int) -> dict[str, Any]:
             name: simulate(world, runs, SEED + number) for number, (name, world) in enumerate(worlds.items())
         }
     conditions = {
-        "command": f"python -m benchmarks.canary --runs {runs}",
+        "command": "python -m benchmarks.canary",
         "seed": SEED,
         "pairs": PAIRS,
         "recorded_texts": TEXTS,
@@ -131,26 +136,33 @@ def measure(runs: int) -> dict[str, Any]:
     return {"conditions": conditions, **found}
 
 
-def shown(found: Mapping[str, Any]) -> Iterator[str]:
-    """A line a world."""
-    for kind in ("healthy", "worse"):
-        for name, item in found[kind].items():
-            after = "" if item["after_median"] is None else f", after {item['after_median']:.0f} in the median"
-            yield f"{kind:<8} {name:<38} taken back in {100 * item['taken_back']:.1f} % of {item['runs']}{after}"
+def block(found: Mapping[str, Any]) -> str:
+    """What belongs between the markers, with them."""
+    head = ["| version | taken back | after requests: median, 99 % | for |", "|---|---:|---:|---|"]
+    rows = [_row(name, item) for kind in ("healthy", "worse") for name, item in found[kind].items()]
+    about = found["conditions"]
+    runs = max(item["runs"] for item in found["healthy"].values())
+    foot = (
+        f"{runs:,} simulated trials a row of at most {about['pairs']} mirrored requests; what to expect comes "
+        f"from {about['recorded_texts']} recorded texts each time. The first {len(found['healthy'])} rows are healthy."
+    )
+    return "\n".join([BEGIN, *head, *rows, "", foot, END])
+
+
+def _row(name: str, item: Mapping[str, Any]) -> str:
+    after = "–" if item["after_median"] is None else f"{item['after_median']:.0f}, {item['after_p99']:.0f}"
+    reasons = ", ".join(item["reasons"]) or "–"
+    return f"| {name} | {100 * item['taken_back']:.1f} % | {after} | {reasons} |"
+
+
+def write(page: Path = PAGE, stored: Path = STORED, *, check: bool = False) -> bool:
+    """Whether the page said the same already. It is written unless only a check was asked for."""
+    return update(page, block(read_stored(stored, "python -m benchmarks.canary makes one.")), check=check)
 
 
 def main() -> int:
-    """The command line."""
-    parser = argparse.ArgumentParser(description="Simulate trials of healthy and of worse versions.")
-    parser.add_argument("--runs", type=int, default=1000)
-    parser.add_argument("--show", action="store_true", help="print what is stored")
-    options = parser.parse_args()
-    if not options.show:
-        store(STORED, measure(options.runs))
-    found = read_stored(STORED, "Run python -m benchmarks.canary first.")
-    print("\n".join(shown(found)))
-    healthy = max(item["taken_back"] for item in found["healthy"].values())
-    return 0 if math.isfinite(healthy) and healthy <= 0.01 else 1
+    """Simulate and write; or only write, or only check."""
+    return command("The table of docs/guide/updates.md", write, lambda: store(STORED, measure()))
 
 
 if __name__ == "__main__":

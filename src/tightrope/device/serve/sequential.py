@@ -26,8 +26,8 @@ WRONG_DROP = 0.2
 """An agreement lower than the expected by so much is a wrong answer: a failure."""
 LARGEST_RATIO = 2.0
 """A ratio beyond this, or below its inverse, counts as this: one pause of the machine decides nothing."""
-_SURE = 2.6
-"""Standard errors by which a mean of 16 texts may be too high, at one percent: Student's t."""
+_SURE = 2.95
+"""Standard errors by which a mean of 16 texts may be too high, at half a percent: Student's t."""
 _BOLDNESS = 0.5
 """The share of its wealth that the boldest stake on agreement may lose at once."""
 _TIMIDER = tuple(4.0**-power for power in range(5))
