@@ -13,8 +13,9 @@ from typing import Any
 
 import numpy as np
 
+from tightrope.bundle import Bundle
 from tightrope.device.meter import memory
-from tightrope.device.model import Embedder, Scorer
+from tightrope.device.model import Embedder, Scorer, open_bundle
 from tightrope.device.proof import Agreement
 from tightrope.device.senses.text import Encoded
 from tightrope.device.serve.limits import Limits
@@ -29,6 +30,8 @@ BATCH_S = 0.1
 """A batch should not take longer: nobody's work can be given up in the midst of one."""
 _WORTH_S = 0.005
 """A batch should take so long if it can: forming one, and handing its rows out, takes up to half a millisecond."""
+_SHARED = 0.75
+"""Of the ideal speed-up: then threads that share a batch do as much as workers with one each, but sooner."""
 _NEARLY = 0.95
 """Of the best throughput: what a smaller batch is worth."""
 _TOKEN_BYTES = 20_000
@@ -131,6 +134,55 @@ def _timed(model: Model, batch: Encoded, clock: Callable[[], float]) -> tuple[in
     started = clock()
     model.answer(batch)
     return len(batch.ids.values), clock() - started
+
+
+# Threads and workers --------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Crew:
+    """How many threads work on one batch, how many batches are computed at once, and why."""
+
+    threads: int
+    workers: int
+    reasons: tuple[str, ...] = ()
+
+
+def crew(
+    source: Bundle,
+    cores: int,
+    *,
+    open_model: Callable[..., Model] = open_bundle,
+    clock: Callable[[], float] = time.perf_counter,
+) -> Crew:
+    """Share the cores between threads and workers, as a batch tells that is timed with one thread and with all.
+
+    Opens the bundle twice, unless there is one core. Raises as opening and answering do.
+    """
+    if cores <= 1:
+        return Crew(threads=1, workers=1, reasons=("one core: one worker with one thread",))
+    seconds, parallel = {}, False
+    for threads in (1, cores):
+        with open_model(source, threads=threads) as model:
+            samples, parallel = _samples(model), model.parallel
+            batch = samples.take(np.resize(np.arange(len(samples)), min(len(samples), _MOST_COMPANY)))
+            seconds[threads] = min(_timed(model, batch, clock)[1] for _ in range(3))
+    return shared(cores, seconds[1] / seconds[cores], parallel=parallel)
+
+
+def shared(cores: int, speedup: float, *, parallel: bool) -> Crew:
+    """The crew for a model that so many threads make so much faster.
+
+    >>> shared(4, 3.6, parallel=True).threads, shared(4, 1.8, parallel=True).workers
+    (4, 4)
+    """
+    seen = f"{cores} threads make a batch {speedup:.2g} times as fast"
+    if speedup >= _SHARED * cores:
+        return Crew(threads=cores, workers=1, reasons=(f"{seen}: nearly all of it, so one batch after the other",))
+    if parallel:
+        return Crew(threads=1, workers=cores, reasons=(f"{seen}: as many batches at once do more",))
+    threads = cores if speedup > 1 else 1
+    return Crew(threads=threads, workers=1, reasons=(f"{seen}, and the engine takes one batch at a time",))
 
 
 # Company --------------------------------------------------------------------------------------------------

@@ -60,6 +60,7 @@ class Service:
         self._clock = clock
         self._desk = Desk(limits, metrics, clock, workers)
         self._cache = AnswerCache(ledger, limits.cache_bytes) if limits.cache_bytes else None
+        self._measured: dict[bytes, Choice] = {}
         self._numbers = itertools.count()
         self._checked_s = -math.inf
         self._owners: set[str] = set()
@@ -95,13 +96,16 @@ class Service:
     def add(self, lane: str, model: Model, *, form: Lane | None = None, cached: bool = True) -> None:
         """Serve a model under the name of a lane. It stays the caller's, to be closed after `remove`.
 
-        Unless `form` says how to batch it, the model is measured, which takes about a tenth of a second and warms it.
+        Unless `form` says how to batch it, a model that was never here is measured, which takes about a tenth of a
+        second and warms it.
         Its answers are remembered unless `cached` is false. Raises `RefusedError` (memory) if its batches do not fit.
         """
+        name = f"{model.bundle.digest} {model.engine}".encode()
         if form is None:
-            form = self._sizing.add(lane, self._choose(model, self._limits)).lane()
-        name = f"{model.bundle.digest} {model.engine}".encode() if cached else None
-        self._desk.add(lane, Loaded(model, name), form)
+            if name not in self._measured:
+                self._measured[name] = self._choose(model, self._limits)
+            form = self._sizing.add(lane, self._measured[name]).lane()
+        self._desk.add(lane, Loaded(model, name if cached else None), form)
 
     def remove(self, lane: str) -> None:
         """Serve it no longer: what waits is refused, and this returns when nobody uses the model any more."""
