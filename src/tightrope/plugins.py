@@ -21,7 +21,15 @@ ROOMS = {
 }
 """The rooms that take plug-ins, by the word that people and entry points use."""
 
-EXTRAS = {"onnx": "fit", "safetensors": "fit", "huggingface_hub": "fit", "rich": "fit", "chartkick": "fit"}
+EXTRAS = {
+    "onnx": "fit",
+    "safetensors": "fit",
+    "huggingface_hub": "fit",
+    "rich": "fit",
+    "chartkick": "fit",
+    "pypdf": "index",
+    "usearch": "ann",
+}
 """The extra that brings a top-level module, where it is not the module's own name."""
 
 

@@ -22,6 +22,7 @@ COMMANDS = {
     "pack": "bundles",
     "unpack": "bundles",
     "bench-worker": "bundles",
+    "index": "index",
     "model": "model",
     "targets": "lists",
     "recipes": "lists",

@@ -99,3 +99,12 @@ def scalar(name: str, value: object) -> Scalar:
         f"{name!r:.60} is {value!r:.60}, which metadata cannot hold.",
         hint="Give texts, finite numbers, true or false, or lists of them.",
     )
+
+
+def is_scalar(value: object) -> bool:
+    """Whether metadata can have this value."""
+    try:
+        scalar("", value)
+    except DataError:
+        return False
+    return True
