@@ -14,19 +14,19 @@ from typing import Any, Self
 
 from tightrope import bundle
 from tightrope.bundle import Bundle
-from tightrope.device import proof
 from tightrope.device.model import open_bundle
 from tightrope.device.serve import logs
+from tightrope.device.serve.admission import admit
 from tightrope.device.serve.answering import Answering, Flight, Inputs, Served
 from tightrope.device.serve.evidence import chosen
 from tightrope.device.serve.inventory import ModelState, VersionState, register
-from tightrope.device.serve.ledger import PROCESS, Ledger
+from tightrope.device.serve.ledger import Ledger
 from tightrope.device.serve.limits import Limits
 from tightrope.device.serve.loader import Loader, Model, Open, footprint_bytes
 from tightrope.device.serve.metrics import Metrics
 from tightrope.device.serve.readiness import Prober, Readiness
 from tightrope.device.serve.releases import Model as Known
-from tightrope.device.serve.releases import Release, added, checked_name
+from tightrope.device.serve.releases import Release, checked_name
 from tightrope.device.serve.rollout import Rollout, show_state
 from tightrope.device.serve.service import Service
 from tightrope.device.serve.store import Store
@@ -243,7 +243,7 @@ class Catalogue:
             raise ServeError(f"{name} has to wait: another version is being deployed.", hint="Try again in a moment.")
         try:
             source = bundle.read(path)
-            release = self._admitted(name, source, version, force)
+            release = admit(self._store, self._ledger, name, source, version, force=force)
             self._names = tuple(sorted({*self._names, name}))
             try:
                 self._rollout.begin(release, shadow=shadow, canary=canary)
@@ -255,57 +255,6 @@ class Catalogue:
         finally:
             self._deploying.release()
         return self.about(name)
-
-    def _admitted(self, name: str, source: Bundle, version: str | None, force: bool) -> Release:
-        """The version in the store, if nothing known of it speaks against it."""
-        stem = source.path.resolve().parent.name == name and source.path.name.removesuffix(".bundle")
-        version = checked_name(version or stem or source.digest[:12], "version")
-        proof.texts(source)
-        releases = self._store.releases
-        known = releases.models.get(name, Known())
-        lane = f"{name}@{version}"
-        if (rejection := releases.rejected.get(source.digest)) and not force:
-            raise ServeError(
-                f"{lane} was taken back before ({rejection.reason}): digest {source.digest:.12}.",
-                hint="Make another one, or insist with --force.",
-            )
-        if known.trial is not None:
-            raise ServeError(
-                f"{name}@{known.trial.version} is still on trial.", hint="Promote it or roll it back first."
-            )
-        if known.current is not None and known.releases[known.current].digest == source.digest:
-            raise ServeError(f"{name} answers with {source.digest:.12} already.", hint="Deploy another bundle.")
-        taken = known.releases.get(version)
-        if taken is not None and taken.digest != source.digest:
-            raise ServeError(
-                f"{lane} is there already, with digest {taken.digest:.12}.", hint="Give the new one another --version."
-            )
-        self._check_kind(known, lane, source)
-        return self._stored(name, version, source, taken, rejection is not None)
-
-    def _check_kind(self, known: Known, lane: str, source: Bundle) -> None:
-        """A name keeps its task. What never fits into the memory is refused before it is copied."""
-        task = source.content.task["name"]
-        if known.current is not None:
-            current = known.releases[known.current]
-            kind = self._source(current).content.task["name"]
-            if kind != task:
-                raise ServeError(
-                    f"{current.name} is for {kind}; the bundle is for {task}.", hint="Deploy it by another name."
-                )
-        budget, needed = self._ledger.budget_bytes, footprint_bytes(source)
-        if budget is not None and needed > budget - self._ledger.usage()[PROCESS]:
-            self._ledger.reserve(f"model:{lane}", needed).release()  # says the numbers
-
-    def _stored(self, name: str, version: str, source: Bundle, taken: Release | None, forced: bool) -> Release:
-        release = taken or self._store.keep(name, version, source)
-        try:
-            allowed = ({"op": "allowed", "digest": source.digest},) if forced else ()
-            self._store.record(*allowed, *(() if taken else (added(release),)))
-        except BaseException:
-            self._store.discard(release)
-            raise
-        return release
 
     def promote(self, name: str) -> ModelState:
         """Make the version on trial current, whatever is known of it. Raises `ServeError` if there is none."""
