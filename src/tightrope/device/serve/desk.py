@@ -188,10 +188,9 @@ class Desk:
         loaded.users += 1
         if len(self._scheduler.queue):  # more came than one batch: another worker may be asleep
             self._arrival.notify()
-        texts = batch.texts
         parts = [(part, self._works[part.request.number]) for part in batch.parts]
         for _, work in parts:
-            work.begin(now, texts)
+            work.begin(now, batch.texts)
         return Turn(batch, loaded, parts, self._scheduler.form(batch.lane).batch_tokens)
 
     def _leave(self, loaded: Loaded) -> None:

@@ -53,15 +53,9 @@ class Part:
 class Amount:
     """Work in line: tokens, and the texts and requests that they belong to."""
 
-    tokens: float = 0
-    texts: float = 0
-    requests: int = 0
-
-    def plus(self, other: "Amount", share: float = 1.0) -> "Amount":
-        """Both, or of the other a share of its tokens and texts."""
-        return Amount(
-            self.tokens + other.tokens * share, self.texts + other.texts * share, self.requests + other.requests
-        )
+    tokens: int
+    texts: int
+    requests: int
 
 
 class _Waiting:
@@ -85,10 +79,6 @@ class _Line:
     @property
     def first(self) -> int:
         return self.items[0].request.number
-
-    @property
-    def amount(self) -> Amount:
-        return Amount(self.tokens, self.texts, len(self.items))
 
 
 class _Flow:
@@ -162,24 +152,29 @@ class FairQueue:
             sum(len(line.items) for line in lines),
         )
 
-    def ahead(self, flow: tuple[str, int], tokens: int) -> dict[str, Amount]:
-        """By lane, what is computed before a new request of so many tokens in that flow is done.
+    def ahead(self, flow: tuple[str, int], tokens: int) -> dict[str, list[float]]:
+        """By lane, the tokens and texts that are computed before a new request of so many tokens in that flow is done.
 
         That is all of its own flow, and of the others what they are given meanwhile by their weights.
         """
         own = self._flows.get(flow)
         need = tokens + (own.tokens if own else 0)
-        found: dict[str, Amount] = {}
+        found: dict[str, list[float]] = {}
         for other in self._flows.values():
             share = 1.0
             if other is not own and other.lines:
                 share = min(1.0, need * other.weight / SHARE ** flow[1] / other.tokens)
             for lane, line in other.lines.items():
-                found[lane] = found.get(lane, Amount()).plus(line.amount, share)
+                sums = found.setdefault(lane, [0.0, 0.0])
+                sums[0] += line.tokens * share
+                sums[1] += line.texts * share
         return found
 
-    def take(self, lane: str, tokens: int, texts: int) -> tuple[Part, ...]:
-        """Texts for one batch in fair order, of so many tokens at most; a longer one comes alone."""
+    def take(self, lane: str, tokens: int, texts: int) -> tuple[tuple[Part, ...], int, int]:
+        """Texts for one batch in fair order, of so many tokens at most; a longer one comes alone.
+
+        Returns the parts, their tokens and their texts.
+        """
         taken: dict[int, Part] = {}
         order = [(flow.tag, flow.lines[lane].first, flow) for flow in self._flows.values() if lane in flow.lines]
         heapq.heapify(order)
@@ -199,7 +194,7 @@ class FairQueue:
                 heapq.heapreplace(order, (flow.tag, flow.lines[lane].first, flow))
             else:
                 heapq.heappop(order)
-        return tuple(taken.values())
+        return tuple(taken.values()), used, count
 
     def _advance(self, flow: _Flow, lane: str, waiting: _Waiting, length: int) -> None:
         flow.tag += max(1, length) / flow.weight

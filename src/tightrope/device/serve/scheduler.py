@@ -19,20 +19,12 @@ _LEAST_PATIENCE = 1 / 16
 
 @dataclass(frozen=True, slots=True)
 class Batch:
-    """What one worker computes at once."""
+    """What one worker computes at once: parts of requests, with their tokens (without padding) and texts."""
 
     lane: str
     parts: tuple[Part, ...]
-
-    @property
-    def tokens(self) -> int:
-        """Tokens of all texts, without padding."""
-        return sum(sum(part.request.lengths[part.start : part.stop]) for part in self.parts)
-
-    @property
-    def texts(self) -> int:
-        """How many texts there are."""
-        return sum(part.stop - part.start for part in self.parts)
+    tokens: int
+    texts: int
 
 
 class _Lane:
@@ -141,7 +133,7 @@ class Scheduler:
                 continue
             wait = self._company(lane, self.queue.waiting(name), now)
             if wait is None:
-                batch = Batch(name, self.queue.take(name, lane.form.batch_tokens, lane.form.batch_texts))
+                batch = Batch(name, *self.queue.take(name, lane.form.batch_tokens, lane.form.batch_texts))
                 lane.running[id(batch)] = batch, now
                 return batch
             until = min(until, wait)
@@ -185,15 +177,18 @@ class Scheduler:
 
         It is 0 before anything is known of the speed.
         """
-        own = Amount(sum(lengths), len(lengths))
-        work = self.queue.ahead(flow, sum(lengths))
-        work[lane] = work.get(lane, Amount()).plus(own)
-        seconds = self._running_s(now) + sum(self._seconds(name, amount) for name, amount in work.items())
-        return max(seconds / self._workers, self._seconds(lane, own))
+        tokens, texts = sum(lengths), len(lengths)
+        work = self.queue.ahead(flow, tokens)
+        there = work.setdefault(lane, [0.0, 0.0])
+        there[0] += tokens
+        there[1] += texts
+        seconds = self._running_s(now) + sum(self._seconds(name, *amount) for name, amount in work.items())
+        return max(seconds / self._workers, self._seconds(lane, tokens, texts))
 
     def drain_s(self, now: float) -> float:
         """Seconds until all that waits and runs would be done."""
-        seconds = sum(self._seconds(name, self.queue.waiting(name)) for name in self._lanes)
+        waiting = {name: self.queue.waiting(name) for name in self._lanes}
+        seconds = sum(self._seconds(name, amount.tokens, amount.texts) for name, amount in waiting.items())
         return (self._running_s(now) + seconds) / self._workers
 
     def _check_time(self, request: Request, now: float) -> None:
@@ -206,7 +201,7 @@ class Scheduler:
                 reason="deadline",
                 retry_after_s=needed - left if left > 0 else None,
             )
-        wait = needed - self._seconds(request.lane, Amount(request.tokens, len(request.lengths)))
+        wait = needed - self._seconds(request.lane, request.tokens, len(request.lengths))
         if wait > self._limits.queue_s:
             raise self._overloaded(f"The wait would be {wait:.3g} s", now)
 
@@ -219,11 +214,11 @@ class Scheduler:
             retry_after_s=seconds,
         )
 
-    def _seconds(self, name: str, work: Amount) -> float:
+    def _seconds(self, name: str, tokens: float, texts: float) -> float:
         """What so much work will take, in batches as full as they may be."""
         lane = self._lanes[name]
-        batches = max(work.tokens / lane.form.batch_tokens, work.texts / lane.form.batch_texts)
-        return lane.pace.seconds(work.tokens, batches=math.ceil(batches))
+        batches = max(tokens / lane.form.batch_tokens, texts / lane.form.batch_texts)
+        return lane.pace.seconds(tokens, batches=math.ceil(batches))
 
     def _running_s(self, now: float) -> float:
         return sum(
