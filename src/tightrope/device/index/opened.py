@@ -144,6 +144,8 @@ class Index:
         only = None if where is None else self._store.allowed(where)
         candidates = self._rows.scan(query, k + max(20, k // 2), only)
         slots, rows = self._store.exact(candidates.tolist())
+        if not len(slots):
+            return []
         scores = cosines(rows, query)
         best = np.lexsort((slots, -scores))[:k]
         return list(zip(slots[best].tolist(), scores[best].tolist(), strict=True))

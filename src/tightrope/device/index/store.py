@@ -88,7 +88,7 @@ class Store:
         whole = np.frombuffer(b"".join(exact for _, exact, _, _ in rows), "<i2")
         found = np.array([slot for slot, *_ in rows], np.int64)
         scales = np.array([scale for _, _, scale, _ in rows], np.float32)
-        return found, Quantized(whole.reshape(len(rows), -1).astype(np.int16), scales)
+        return found, Quantized(whole.reshape(len(rows), -1 if rows else 0).astype(np.int16), scales)
 
     def allowed(self, where: Mapping[str, Any]) -> Slots:
         """The slots of what a filter lets through. Raises `DataError` for a filter that cannot be read."""
