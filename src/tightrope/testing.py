@@ -18,10 +18,12 @@ class FakeSession:
         answer: "Callable[[Mapping[str, NDArray[np.generic]]], dict[str, NDArray[np.float32]]]",
         inputs: tuple[Port, ...],
         outputs: tuple[Port, ...],
+        *,
+        capabilities: Capabilities | None = None,
     ) -> None:
         self.inputs = inputs
         self.outputs = outputs
-        self.capabilities = Capabilities()
+        self.capabilities = capabilities or Capabilities()
         self.seen: list[Mapping[str, NDArray[np.generic]]] = []
         self.closed = False
         self._answer = answer

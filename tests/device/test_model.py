@@ -3,7 +3,9 @@
 import os
 import subprocess
 import sys
+import time
 import tracemalloc
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
@@ -12,6 +14,8 @@ from tightrope.bundle import Requirements
 from tightrope.device import model as device_model
 from tightrope.device.machine import this_machine
 from tightrope.device.model import open_bundle
+from tightrope.device.senses.text import Encoded
+from tightrope.device.session import Ragged
 from tightrope.errors import BundleError, DataError
 from tightrope.ports import Port
 
@@ -96,6 +100,66 @@ def test_segments_are_made_only_for_who_takes_them(seal_for_engine, made_up_engi
     assert ("token_type_ids" in feeds) == takes
     if takes:
         assert feeds["token_type_ids"].tolist() == [[0, 0, 0, 0, 1, 1]]
+
+
+def test_a_batch_of_ids_is_answered_as_its_texts(seal_for_engine, made_up_engine):
+    with open_bundle(seal_for_engine()) as embedder:
+        encoded = embedder.encode(["sat", "a b"], prompt="query")
+        assert len(encoded) == 2
+        assert np.array_equal(embedder.answer(encoded), embedder.embed(["sat", "a b"], prompt="query"))
+        assert np.array_equal(embedder.answer(encoded.slice(1, 2)), embedder.embed(["a b"], prompt="query"))
+        parts = [encoded.take(np.array([row])) for row in (1, 0)]
+        assert np.array_equal(embedder.answer(type(encoded).join(parts)), embedder.answer(encoded)[::-1])
+        assert embedder.encode([]).ids.offsets.tolist() == [0]
+        assert (embedder.exact, embedder.parallel, embedder.ragged, embedder.width) == (False, False, False, 2)
+        with pytest.raises(DataError, match="no prompt"):
+            embedder.encode(["sat"], prompt="nope")
+    with open_bundle(seal_for_engine(task="scoring")) as scorer:
+        pairs = [("the cat", "sat"), ("a", "b")]
+        assert np.array_equal(scorer.answer(scorer.encode(pairs)), scorer.score(pairs))
+        for wrong in (["ab"], [("a",)]):
+            with pytest.raises(DataError):
+                scorer.encode(wrong)
+
+
+@pytest.mark.parametrize("takes", [True, False])
+def test_ids_from_elsewhere_are_checked_and_get_segments(seal_for_engine, made_up_engine, takes):
+    if takes:
+        made_up_engine.inputs += (Port("token_type_ids", "int64", ("batch", "length")),)
+    with open_bundle(seal_for_engine()) as embedder:
+        known = embedder.encode(["the cat"])
+        asked = Encoded(known.ids, Ragged.of([]), 0)
+        checked = embedder.checked(asked)
+        assert checked.types.lengths.tolist() == [4 * takes]
+        assert np.array_equal(embedder.answer(checked), embedder.answer(known))
+        assert len(embedder.checked(Encoded(Ragged.of([]), Ragged.of([]), 0))) == 0
+        for ids in ([[60]], [[-1]], [[1], []], [[1] * 65]):
+            with pytest.raises(DataError) as caught:
+                embedder.checked(Encoded(Ragged.of(ids), Ragged.of([]), 0))
+            assert two_lines(caught.value)
+
+
+def test_a_session_that_is_not_parallel_is_asked_in_turn(seal_for_engine, made_up_engine):
+    inside, together = [], []
+
+    def answer(feeds):
+        inside.append(1)
+        together.append(len(inside))
+        time.sleep(0.002)
+        inside.pop()
+        return sums(feeds)
+
+    sums, made_up_engine.answer = made_up_engine.answer, answer
+    with open_bundle(seal_for_engine()) as embedder, ThreadPoolExecutor(4) as threads:
+        assert len(list(threads.map(embedder.embed, [[text] for text in TEXTS * 3]))) == 15
+    assert set(together) == {1}
+
+
+def test_another_opener_may_stand_for_a_runtime(seal_for_engine, made_up_engine):
+    asked = []
+    with open_bundle(seal_for_engine(), runtime=lambda name: asked.append(name) or made_up_engine) as embedder:
+        assert embedder.embed(["sat"]).shape == (1, 2)
+    assert asked == ["fake"]
 
 
 @pytest.mark.engine
