@@ -49,7 +49,7 @@ def answered(index: Index, vector: Floats, *, k: int = 3, where: Where = None) -
     threshold = index.about.settings.get(THRESHOLD)
     if not isinstance(threshold, int | float):
         raise DataError(
-            f"{index.path} has no threshold for answers.", hint=f"Calibrate it: tightrope index calibrate {index.path}"
+            f"{index.path.name} has no threshold for answers.", hint="Calibrate it: tightrope index calibrate"
         )
     hits = index.search(vector, k, where)
     score = hits[0].score if hits else -1.0
@@ -75,16 +75,16 @@ def calibrate(index: Index, unanswerable: Floats | None = None, *, wrong: float 
 def conformal(scores: Sequence[float], wrong: float) -> float:
     """The least threshold that at most a share `wrong` of scores like these reach.
 
-    >>> conformal([0.1, 0.2, 0.3, 0.4], 0.25)
-    0.4000000001
+    >>> round(conformal([0.1, 0.2, 0.3, 0.4], 0.25), 3)
+    0.4
     """
-    place = math.ceil((len(scores) + 1) * (1 - wrong))
-    if not 0 < wrong < 1 or place > len(scores):
+    place = math.ceil((len(scores) + 1) * (1 - wrong)) if 0 < wrong < 1 else len(scores) + 1
+    if place > len(scores):
         raise DataError(
             f"{len(scores)} questions cannot show a share of {wrong} wrong answers.",
             hint=f"Give at least {math.ceil(1 / wrong) if 0 < wrong < 1 else 20} questions that have no answer.",
         )
-    return float(np.sort(scores)[place - 1]) + 1e-10
+    return float(np.nextafter(np.sort(scores)[place - 1], 2))
 
 
 def _best(index: Index, vectors: Floats) -> list[float]:

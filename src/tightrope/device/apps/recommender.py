@@ -65,8 +65,8 @@ def recommend(
 def profile(rows: Floats, half_life: float | None = None) -> Floats:
     """The mean of what was liked [items, width], the oldest first, by recency if a half-life is given; unit length.
 
-    >>> profile(np.array([[1.0, 0.0], [0.0, 1.0]], np.float32), half_life=1).round(2).tolist()
-    [0.45, 0.89]
+    >>> print(profile(np.array([[1.0, 0.0], [0.0, 1.0]], np.float32), half_life=1).round(2))
+    [0.45 0.89]
     """
     ages = np.arange(len(rows))[::-1]
     weights = np.ones(len(rows)) if half_life is None else 0.5 ** (ages / half_life)

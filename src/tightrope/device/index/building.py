@@ -70,7 +70,6 @@ def build(
     something is at `out` already, unless it is an index and `force` allows to replace it.
     """
     files = _files(source, out)
-    places.prepare(out, force=force)
     started, skipped = clock(), list[tuple[str, str]]()
     total, done = sum(file.stat().st_size for file in files) or 1, 0
     documents = passages = 0
@@ -78,6 +77,7 @@ def build(
     before = model.bundle.content.senses["prompts"].get(prompt, "")
     cut = cutter(model.tokenizer, before=before, tokens=tokens, overlap=overlap)
     width = model.bundle.content.task["width"]
+    places.prepare(out, force=force)
     with Making(out, digest=model.bundle.digest, width=width) as making:
         index = making.index
         assert index is not None
