@@ -155,11 +155,11 @@ def sizing(budget: int, workers: int = 1) -> tuple[Sizing, Ledger, dict[str, int
     return Sizing(ledger, told.__setitem__, workers), ledger, told
 
 
-def test_batches_are_reserved_once_for_the_largest() -> None:
+def test_batches_are_reserved_for_each_model_and_each_further_worker() -> None:
     sizes, ledger, _ = sizing(10_000, workers=2)
     sizes.add("a", CHOICE)
     sizes.add("b", replace(CHOICE, batch_bytes=2000))
-    assert ledger.usage() == {PROCESS: 0, "batches": 4000}
+    assert ledger.usage() == {PROCESS: 0, "batches": 1024 + 2000 + 2000}
     sizes.remove("b")
     assert ledger.usage() == {PROCESS: 0, "batches": 2048}
     sizes.remove("a")

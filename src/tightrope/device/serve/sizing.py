@@ -1,6 +1,7 @@
 """How large batches are now: as measured, smaller while memory is short or the processor is throttled, and then back.
 
-The memory of batches is reserved here as one: as many as there are workers, each as large as any model's.
+The memory of batches is reserved here as one. Engines keep what a batch needed for the next one: so much for each
+model, and for every worker beside the first what the largest needs.
 """
 
 import threading
@@ -96,4 +97,5 @@ class Sizing:
             self._reform(lane, larger.batch_tokens)
 
     def _bytes(self, choices: dict[str, Choice]) -> int:
-        return self._workers * max((choice.batch_bytes for choice in choices.values()), default=0)
+        each = [choice.batch_bytes for choice in choices.values()]
+        return sum(each) + (self._workers - 1) * max(each, default=0)
