@@ -448,3 +448,17 @@ def test_ready_is_false_when_the_model_cannot_be_opened_any_more(tmp_path: Path,
         with pytest.raises(RefusedError) as refused:
             rows(catalogue, None, ["cat"])
         assert refused.value.reason == "unavailable" and refused.value.retry_after_s
+
+
+def test_the_metrics_say_what_each_version_is(folder: Path, tmp_path: Path, native_bundle: Make) -> None:
+    with served(folder, state=tmp_path / "state") as catalogue:
+        better = native_bundle(tmp_path / "better.bundle", noise=0.001, seed=99)
+        catalogue.deploy("faq", better.path, version="2", shadow=True)
+        catalogue.unload("search")
+        found = {(item["model"], item["version"]): item["state"] for item in catalogue.metrics.snapshot()["models"]}
+        assert found[("faq", "1")] == "current" and found[("faq", "2")] == "shadow"
+        assert found[("search", "1")] == "idle" and found[("minilm", "9")] == "retired"
+        catalogue.rollback("faq")
+        found = {(item["model"], item["version"]): item["state"] for item in catalogue.metrics.snapshot()["models"]}
+        assert found[("faq", "2")] == "rolled_back"
+        assert 'tightrope_rollbacks_total{reason="asked"} 1' in catalogue.metrics.text()

@@ -27,10 +27,10 @@ from tightrope.device.serve.metrics import Metrics
 from tightrope.device.serve.readiness import Prober, Readiness
 from tightrope.device.serve.releases import Model as Known
 from tightrope.device.serve.releases import Release, checked_name
-from tightrope.device.serve.rollout import Rollout, show_state
+from tightrope.device.serve.rollout import Rollout
 from tightrope.device.serve.service import Service
 from tightrope.device.serve.store import Store
-from tightrope.errors import RefusedError, ServeError, TightropeError
+from tightrope.errors import BundleError, RefusedError, ServeError, TightropeError
 
 __all__ = ["Catalogue", "ModelState", "Readiness", "Served", "VersionState"]
 
@@ -70,6 +70,7 @@ class Catalogue:
         self._rollout.recover()
         self._answering = Answering(service, self._loader, self._rollout, limits, clock)
         self._prober = Prober(service, self._loader, clock)
+        metrics.before_reading(self._show)
 
     @classmethod
     def open(cls, *given: Any, **named: Any) -> Self:
@@ -131,7 +132,6 @@ class Catalogue:
                 continue
             if version != known.current:
                 self._store.record({"op": "current", "name": name, "version": version}, durable=False)
-            show_state(self._metrics, release, "current")
             return
 
     # Answering ------------------------------------------------------------------------------------------
@@ -196,20 +196,18 @@ class Catalogue:
         """One model with its versions. Raises `RefusedError` (unknown_model)."""
         known = self._known(name)
         release = self._release(known, None)
-        loaded = self._loader.loaded()
-        versions = [self._version(known, item, loaded) for item in known.releases.values()]
-        there = {item.digest for item in versions}
-        gone = [
-            VersionState(version=item.version, digest=digest, state="rolled_back", reason=item.reason)
-            for digest, item in self._store.releases.rejected.items()
-            if item.name == release.name and digest not in there
-        ]
-        return ModelState(
-            name=release.name,
-            current=known.current,
-            versions=(*versions, *gone),
-            source=self._source(release),
-        )
+        try:
+            source = self._source(release)
+        except BundleError:
+            source = None
+        return ModelState(name=release.name, current=known.current, versions=self._versions(known), source=source)
+
+    def _show(self) -> None:
+        """Let the metrics say what each version is."""
+        for name in self._names:
+            for item in self._versions(self._known(name)):
+                self._metrics.model_state.remove(model=name, version=item.version)
+                self._metrics.model_state.set(1, model=name, version=item.version, state=item.state)
 
     @property
     def damage(self) -> str:
@@ -313,6 +311,18 @@ class Catalogue:
                 reason="unknown_model",
             )
         return found
+
+    def _versions(self, known: Known) -> tuple[VersionState, ...]:
+        loaded = self._loader.loaded()
+        versions = [self._version(known, item, loaded) for item in known.releases.values()]
+        there = {item.digest for item in versions}
+        names = {item.name for item in known.releases.values()}
+        gone = [
+            VersionState(version=item.version, digest=digest, state="rolled_back", reason=item.reason)
+            for digest, item in self._store.releases.rejected.items()
+            if item.name in names and digest not in there
+        ]
+        return (*versions, *gone)
 
     def _version(self, known: Known, release: Release, loaded: dict[str, int]) -> VersionState:
         running = self._rollout.running(release.name)

@@ -143,7 +143,6 @@ class Rollout:
     def _verify(self, running: Running) -> None:
         release = running.release
         self._loader.invite(release.lane)
-        self._show(release, "verifying")
         current = self._current(release.name)
         try:
             found = self._verifier.verify(release, current)
@@ -164,7 +163,6 @@ class Rollout:
             running.evidence = seen
             running.mirror = Mirror(self._service, self._loader, current, release)
             running.stage = evidences.stage(seen, shadow=running.shadow, canary=running.canary)
-        self._show(release, running.stage)
         logs.event("rollout.begun", model=release.name, version=release.version, stage=running.stage)
 
     # While it is tried ----------------------------------------------------------------------------------
@@ -265,7 +263,6 @@ class Rollout:
             self.promote(name)
         elif stage != running.stage:
             running.stage = stage
-            self._show(running.release, stage)
 
     # Ending ---------------------------------------------------------------------------------------------
 
@@ -278,7 +275,6 @@ class Rollout:
         self._loader.dismiss(running.release.lane)
         with self._lock:
             self._running.pop(name, None)
-        self._show(running.release, "current")
         logs.event("rollout.promoted", model=name, version=running.release.version, **running.evidence.figures())
         self._settle(name, before)
 
@@ -289,7 +285,6 @@ class Rollout:
         current, before = model.releases[model.current], model.releases[model.before]
         self._store.record(rejected(current, "asked"), {"op": "current", "name": name, "version": before.version})
         self._metrics.rollbacks.add(reason="asked")
-        self._show(before, "current")
         self._settle(name, current)
         self._drop(current)
         return before
@@ -305,22 +300,21 @@ class Rollout:
     def _forget(self, release: Release, reason: str) -> None:
         self._store.record(rejected(release, reason), {"op": "ended", "name": release.name}, durable=False)
         self._metrics.rollbacks.add(reason=reason)
-        self._leave(release, "rolled_back")
+        self._leave(release)
         self._drop(release)
 
     def _withdraw(self, release: Release) -> None:
         """Nothing was wrong with it, but it cannot be tried now."""
         self._store.record({"op": "ended", "name": release.name}, durable=False)
-        self._leave(release, "retired")
+        self._leave(release)
         self._loader.retire(release.lane)
         self._prune(release.name)
         self.wake()
 
-    def _leave(self, release: Release, state: str) -> None:
+    def _leave(self, release: Release) -> None:
         with self._lock:
             self._running.pop(release.name, None)
         self._loader.dismiss(release.lane)
-        self._show(release, state)
 
     def _drop(self, release: Release) -> None:
         """Give a version's memory and its copy back, when its last request is answered."""
@@ -331,7 +325,6 @@ class Rollout:
     def _settle(self, name: str, old: Release | None) -> None:
         """After another version has become current: the old one leaves the memory, those before it the disk."""
         if old is not None:
-            self._show(old, "retired")
             self._loader.retire(old.lane)
         self._prune(name)
         self.wake()
@@ -365,15 +358,6 @@ class Rollout:
 
     def _in_turns(self, running: Running) -> bool:
         return running.mirror is not None and running.mirror.in_turns
-
-    def _show(self, release: Release, state: str) -> None:
-        show_state(self._metrics, release, state)
-
-
-def show_state(metrics: Metrics, release: Release, state: str) -> None:
-    """Let the metrics say what a version is, and that it is nothing else any more."""
-    metrics.model_state.remove(model=release.name, version=release.version)
-    metrics.model_state.set(1, model=release.name, version=release.version, state=state)
 
 
 def boot_id() -> str:
