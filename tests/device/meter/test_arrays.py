@@ -20,6 +20,7 @@ def test_what_is_packed_comes_out(given: dict[str, np.ndarray]) -> None:
     for name, array in given.items():
         assert found[name].dtype == array.dtype and found[name].shape == array.shape
         assert found[name].tobytes() == array.tobytes()
+        assert found[name].flags.writeable or not array.size
 
 
 def test_the_order_of_bytes_and_of_rows_does_not_matter() -> None:

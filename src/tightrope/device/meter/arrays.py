@@ -25,14 +25,14 @@ def pack(arrays: Mapping[str, NDArray[Any]]) -> tuple[list[list[Any]], bytes]:
 
 
 def unpack(described: Sequence[Any], data: bytes) -> dict[str, NDArray[Any]]:
-    """The arrays, which share the memory of `data`. Raises `BenchError` if it is not what was described."""
-    found, start = {}, 0
+    """The arrays, which may be written to. Raises `BenchError` if the data is not what was described."""
+    found, start, own = {}, 0, bytearray(data)
     try:
         for name, kind, shape in described:
             dtype, count = np.dtype(str(kind)), math.prod(int(size) for size in shape)
             if dtype.kind not in _KINDS or any(int(size) < 0 for size in shape):
                 raise ValueError(f"{kind!r:.20} {shape!r:.40}")
-            found[str(name)] = np.frombuffer(data, dtype, count, start).reshape(shape)
+            found[str(name)] = np.frombuffer(own, dtype, count, start).reshape(shape)
             start += count * dtype.itemsize
     except (ValueError, TypeError, OverflowError) as error:
         raise BenchError(f"Something that is no array was sent: {error}", hint="Update tightrope.") from error

@@ -101,7 +101,7 @@ def names(model: bytes, encoded: Encoded) -> list[bytes]:
     start, found = hashlib.blake2b(model, digest_size=16), []
     for row in range(len(encoded)):
         name = start.copy()
-        name.update(encoded.ids.slice(row, row + 1).values)
-        name.update(encoded.types.slice(row, row + 1).values)
+        name.update(encoded.ids.slice(row, row + 1).values.data)
+        name.update(encoded.types.slice(row, row + 1).values.data)
         found.append(name.digest())
     return found

@@ -8,6 +8,7 @@ mostly there. One that dies again and again is started ever more slowly.
 import threading
 import time
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, cast
 
@@ -61,7 +62,7 @@ class ChildSession:
         self._ready.set()
         self.inputs = sessions.ports(told, "inputs")
         self.outputs = sessions.ports(told, "outputs")
-        self.capabilities = sessions.capabilities(told)
+        self.capabilities = replace(sessions.capabilities(told), parallel=False)
 
     @property
     def process(self) -> int:
