@@ -1,8 +1,8 @@
 """The server is killed at every step of a deployment that changes a file: it opens to the old or new, never neither.
 
 Steps are enumerated by a library that is preloaded (`steps.c`): no write, rename, sync or removal is left out, whoever
-makes it. A full, read-only or broken disk is an error that this library gives, not a real file system, so that it can
-come at any step.
+makes it. A full, read-only or broken disk is an error that this library gives, so that it can come at any step; where a
+file system can be mounted, a real one that is full or read-only is tried too.
 """
 
 import json
@@ -42,6 +42,7 @@ def attack(tmp_path_factory: pytest.TempPathFactory, native_bundle: Callable[...
         counts = [line["steps"] for line in lines if "plan" in line]
         return counts, [line | {"old": old, "new": new} for line in lines if "scenario" in line]
 
+    run.folder = folder  # type: ignore[attr-defined]
     return run
 
 
@@ -91,3 +92,45 @@ def test_where_the_disk_refuses_the_old_version_serves_and_the_command_fails_in_
             assert said["digest"] == run["old"], run
         opened(run)
     assert failed > len(runs) // 3
+
+
+_DEPLOY = """
+import json, sys
+from pathlib import Path
+sys.path.insert(0, sys.argv[1])
+import deploy_steps
+print(json.dumps(deploy_steps.attack("deploy", Path(sys.argv[2]) / "root", -1, 0)))
+"""
+
+
+@pytest.mark.parametrize(
+    ("options", "words"), [("size=64k", "No space left on device"), ("ro", "Read-only file system")]
+)
+def test_on_a_real_file_system_that_is_full_or_read_only(attack: Attack, options: str, words: str) -> None:
+    if shutil.which("unshare") is None:
+        pytest.skip("needs unshare of util-linux")
+    folder = attack.folder  # type: ignore[attr-defined]
+    shutil.rmtree(folder / "root", ignore_errors=True)
+    (folder / "root" / "state").mkdir(parents=True)
+    shutil.copytree(folder / "tiny.bundle", folder / "root" / "tiny.bundle")
+    mounted = f'mount -t tmpfs -o {options} none "$0" && exec "$@"'
+    python = [sys.executable, "-c", _DEPLOY, HERE, folder]
+    command = [
+        "unshare",
+        "--user",
+        "--map-root-user",
+        "--mount",
+        "sh",
+        "-c",
+        mounted,
+        folder / "root" / "state",
+        *python,
+    ]
+    environment = os.environ | {"LD_PRELOAD": str(folder / "steps.so")}
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
+    if done.returncode and ("mount:" in done.stderr or "unshare:" in done.stderr):
+        pytest.skip("a file system cannot be mounted here")
+    assert done.returncode == 0, done.stderr
+    said = json.loads(done.stdout)
+    assert not said["done"] and words in said["error"] and len(said["error"].splitlines()) == 2, said
+    assert said["answers"] == 1, "the old version serves"
