@@ -315,6 +315,17 @@ def test_a_failed_batch_says_nothing_about_the_speed() -> None:
     assert line.scheduler.drain_s(9.0) == line.scheduler.predicted_wait_s("m", [100], 9.0) == 0
 
 
+def test_after_a_crash_texts_are_computed_alone_for_a_while() -> None:
+    line = Line(batch_wait_s=1.0)
+    line.ask(10, 10, 10)
+    line.scheduler.finished(line.batch(), 5.0, crashed=True)
+    assert line.scheduler.drain_s(5.0) == 0, "the time of a crash says nothing"
+    for _ in range(4):
+        line.ask(10, now=5.0)
+    assert [line.work(now).texts for now in (5.0, 14.9)] == [1, 1]
+    assert line.work(16.0).texts == 2
+
+
 def test_many_keys_leave_no_trace() -> None:
     queue = FairQueue()
     for number in range(1000):

@@ -251,6 +251,31 @@ def test_a_model_that_refuses_is_not_asked_again(made_up: Embedder, made_up_engi
         assert service.metrics.refused.total(reason="unavailable") == 1  # type: ignore[attr-defined]
 
 
+def test_a_text_that_crashes_its_engine_does_so_alone_the_next_time(made_up: Embedder, made_up_engine: Any) -> None:
+    poison = int(made_up.tokenizer.encode(["sat"]).ids.values[1])
+    good = made_up_engine.answer
+    gate = Gate(made_up_engine)
+
+    def answer(feeds: Any) -> dict[str, Any]:
+        if (feeds["input_ids"] == poison).any():
+            raise RefusedError("It crashed.", hint="Again.", reason="unavailable", retry_after_s=1.0)
+        found: dict[str, Any] = good(feeds)
+        return found
+
+    gate.answer = answer
+    with open_bundle(made_up.bundle) as model, serving(workers=1) as service:
+        service.add("m", model, form=ANY)
+        for attempts, crowd in ((1, 4), (2, 1)):
+            first = service.submit("m", ["cat"])
+            gate.wait()
+            futures = [service.submit("m", [word]) for word in ("the", "sat", "mat", "no")]
+            gate.let(100)
+            result(first)
+            errors = [future.exception(SOON) for future in futures]
+            assert len([error for error in errors if error]) == crowd, f"attempt {attempts}"
+            gate.inside, gate.open = threading.Semaphore(0), threading.Semaphore(0)
+
+
 def test_a_mistake_of_ours_ends_neither_the_worker_nor_the_wait(
     made_up: Embedder, monkeypatch: Any, capsys: Any
 ) -> None:

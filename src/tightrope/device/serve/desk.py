@@ -177,10 +177,10 @@ class Desk:
         for work, error in failed:
             self.fail(work, error)
 
-    def finished(self, turn: Turn, *, failed: bool) -> None:
-        """A batch is over; one that failed says nothing about the model's speed."""
+    def finished(self, turn: Turn, *, failed: bool, crashed: bool) -> None:
+        """A batch is over; see `Scheduler.finished`."""
         with self._lock:
-            self._scheduler.finished(turn.batch, self._clock(), failed=failed)
+            self._scheduler.finished(turn.batch, self._clock(), failed=failed, crashed=crashed)
             self._leave(turn.loaded)
 
     def _begin(self, batch: Batch, now: float) -> Turn:

@@ -15,6 +15,7 @@ from tightrope.device.serve.pace import Lane
 from tightrope.errors import RefusedError
 
 _LEAST_PATIENCE = 1 / 16
+_ALONE_S = 10.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,14 +31,15 @@ class Batch:
 class _Lane:
     """What the scheduler knows of a lane besides its form."""
 
-    __slots__ = ("finished_s", "form", "had", "pace", "patience", "running", "saw")
+    __slots__ = ("alone_s", "finished_s", "form", "had", "pace", "patience", "running", "saw")
 
     def __init__(self, form: Lane) -> None:
         self.form = form
         self.pace = form.pace
         self.running: dict[int, tuple[Batch, float]] = {}
         """Batches by identity, and when they were begun."""
-        self.finished_s = -math.inf
+        self.finished_s = self.alone_s = -math.inf
+        """When the last batch was done, and until when texts are computed alone."""
         self.had = 0
         """Requests in the last batch: so many may be about to ask again."""
         self.patience = 1.0
@@ -131,26 +133,32 @@ class Scheduler:
             lane = self._lanes[name]
             if lane.running and not lane.form.parallel:
                 continue
-            wait = self._company(lane, self.queue.waiting(name), now)
+            texts = lane.form.batch_texts if now >= lane.alone_s else 1
+            wait = self._company(lane, self.queue.waiting(name), texts, now)
             if wait is None:
-                batch = Batch(name, *self.queue.take(name, lane.form.batch_tokens, lane.form.batch_texts))
+                batch = Batch(name, *self.queue.take(name, lane.form.batch_tokens, texts))
                 lane.running[id(batch)] = batch, now
                 return batch
             until = min(until, wait)
         return None if until == math.inf else until
 
-    def finished(self, batch: Batch, now: float, *, failed: bool = False) -> None:
-        """A batch is done: its time counts for what is predicted, unless it failed and was tried again in pieces."""
+    def finished(self, batch: Batch, now: float, *, failed: bool = False, crashed: bool = False) -> None:
+        """A batch is done: its time counts for what is predicted, unless it failed and was tried again in pieces.
+
+        After one in which the engine `crashed`, texts are computed alone for a while: if one of them was to blame and
+        comes again, it takes nobody with it.
+        """
         lane = self._lanes.get(batch.lane)
         if lane is None or id(batch) not in lane.running:  # the lane was dropped, or is a new one of that name
             return
         _, started = lane.running.pop(id(batch))
         lane.finished_s = now
         lane.had = len(batch.parts)
-        if not failed:
+        lane.alone_s = now + _ALONE_S if crashed else lane.alone_s
+        if not (failed or crashed):
             lane.pace = lane.pace.seen(batch.tokens, now - started)
 
-    def _company(self, lane: _Lane, here: Amount, now: float) -> float | None:
+    def _company(self, lane: _Lane, here: Amount, texts: int, now: float) -> float | None:
         """Until when a batch that is not full should wait for company; `None` if it should not.
 
         Clients that each send the next request when they have an answer come back all at once, a moment after a batch:
@@ -158,7 +166,7 @@ class Scheduler:
         many requests as the last one had, for a moment after that, and the longer the more often somebody came.
         """
         until = lane.finished_s + self._limits.batch_wait_s * lane.patience
-        full = here.tokens >= lane.form.batch_tokens or here.texts >= lane.form.batch_texts
+        full = here.tokens >= lane.form.batch_tokens or here.texts >= texts
         if now < until and here.requests < lane.had and not full and not lane.running:
             lane.saw = here.requests if lane.saw is None else lane.saw
             return until

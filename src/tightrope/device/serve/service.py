@@ -220,27 +220,26 @@ class Service:
 
     def _work(self) -> None:
         while (turn := self._desk.next()) is not None:
-            failed = True
+            failed, crashed = True, False
             try:
                 failed = self._compute(turn)
+            except RefusedError as refused:  # by the model: it went away, and no text is known to be to blame
+                crashed = refused.reason == "unavailable"
+                for _, work in turn.parts:
+                    self._desk.fail(work, refused)
             except Exception as error:  # a mistake of ours must neither end the worker nor leave anybody waiting
                 logs.event("service.fault", level="error", error=type(error).__name__, detail=str(error))
                 for _, work in turn.parts:
                     self._desk.fail(work, failure(error))
             finally:
-                self._desk.finished(turn, failed=failed)
+                self._desk.finished(turn, failed=failed, crashed=crashed)
             self._guard()
 
     def _compute(self, turn: Turn) -> bool:
         """Compute one batch and hand in its rows; whether something failed on the way."""
         encoded = Encoded.join([work.encoded.slice(part.start, part.stop) for part, work in turn.parts])
         started = self._clock()
-        try:
-            rows, errors = attempt(turn.loaded.model, encoded, turn.batch_tokens)
-        except RefusedError as refused:
-            for _, work in turn.parts:
-                self._desk.fail(work, refused)
-            return True
+        rows, errors = attempt(turn.loaded.model, encoded, turn.batch_tokens)
         seconds = self._clock() - started
         self._metrics.inference_seconds.observe(seconds)
         self._metrics.batch_texts.observe(len(encoded))
