@@ -16,6 +16,7 @@ from tightrope.device.model import open_bundle
 from tightrope.device.serve import evidence, rollout
 from tightrope.device.serve.catalogue import Catalogue
 from tightrope.device.serve.evidence import Evidence, Pair, chosen, stage
+from tightrope.device.serve.journal import Journal
 from tightrope.device.serve.ledger import Ledger
 from tightrope.device.serve.limits import Limits
 from tightrope.device.serve.metrics import Metrics
@@ -231,6 +232,16 @@ def test_a_trial_goes_on_after_a_restart_with_what_was_seen(tmp_path, native_bun
     with Served(tmp_path) as served:
         served.until("retired")
         assert served.catalogue.about().digest == better.digest
+
+
+def test_evidence_that_another_version_of_the_program_wrote_is_gathered_anew(tmp_path, native_bundle, better) -> None:
+    native_bundle(tmp_path / "tiny.bundle")
+    with Served(tmp_path) as served:
+        version = served.catalogue.deploy("tiny", better.path, shadow=True).versions[1].version
+    with Journal(tmp_path / "state" / "journal") as journal:
+        journal.append({"op": "evidence", "name": "tiny", "version": version, "evidence": {"of": "another kind"}})
+    with Served(tmp_path) as served:
+        assert served.until("shadow", asking=False)["evidence"]["pairs"] == 0
 
 
 def test_the_owner_can_promote_and_go_back(served: Served, better: Bundle) -> None:

@@ -8,9 +8,10 @@ the process dies again and again is taken back at the next start.
 import threading
 import time
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 from tightrope.device.serve import evidence as evidences
 from tightrope.device.serve import logs
@@ -23,12 +24,13 @@ from tightrope.device.serve.releases import Release, rejected
 from tightrope.device.serve.service import Service
 from tightrope.device.serve.store import Store
 from tightrope.device.serve.verification import Verifier
-from tightrope.errors import ServeError
+from tightrope.errors import RefusedError, ServeError
 
 KEPT_EVERY = 25
 """Pairs after which the evidence is written down, so that a restart does not begin anew."""
 SQUEEZED_S = 1.0
 """How long a request that found no room waits for a version on trial to leave the memory, and how long that rests."""
+RETRY_S = 1.0
 _SAMPLES = 8
 _TICK_S = 0.25
 
@@ -45,6 +47,8 @@ class Running:
     mirror: Mirror | None = None
     kept: int = 0
     """Pairs of which the evidence was written down."""
+    resumes: bool = False
+    """It was being tried when the process ended, and has not been verified in this one."""
 
 
 class Rollout:
@@ -102,7 +106,7 @@ class Rollout:
             self._forget(candidate, known.reason if known else "errors")
             return
         with self._lock:
-            self._running[name] = Running(candidate, trial.shadow, trial.canary)
+            self._running[name] = Running(candidate, trial.shadow, trial.canary, resumes=True)
             self._due.add(name)
 
     def start(self) -> None:
@@ -138,24 +142,25 @@ class Rollout:
         running = Running(release, shadow, canary)
         with self._lock:
             self._running[release.name] = running
-        self._verify(running)
+        try:
+            self._verify(running)
+        except BaseException:
+            if self.running(release.name) is running:  # it was not taken back: nothing is wrong with it
+                self._withdraw(release)
+            raise
 
     def _verify(self, running: Running) -> None:
         release = running.release
         self._loader.invite(release.lane)
         current = self._current(release.name)
-        try:
-            found = self._verifier.verify(release, current)
-        except BaseException:
-            self._withdraw(release)
-            raise
+        found = self._verifier.verify(release, current)
         if found.reason:
             self._forget(release, found.reason)
             raise ServeError(found.message, hint=found.hint)
         trial = self._store.releases.models[release.name].trial
         if trial is None or self.running(release.name) is not running:
             raise ServeError(f"{release.lane} was withdrawn meanwhile.", hint="Deploy it again.")
-        seen = Evidence.from_json(trial.evidence) if trial.evidence else Evidence.begin(found.expected)
+        seen = _known(trial.evidence) or Evidence.begin(found.expected)
         if current is None or not (running.shadow or running.canary):
             self.promote(release.name)
             return
@@ -163,6 +168,7 @@ class Rollout:
             running.evidence = seen
             running.mirror = Mirror(self._service, self._loader, current, release)
             running.stage = evidences.stage(seen, shadow=running.shadow, canary=running.canary)
+            running.resumes = False
         logs.event("rollout.begun", model=release.name, version=release.version, stage=running.stage)
 
     # While it is tried ----------------------------------------------------------------------------------
@@ -249,8 +255,9 @@ class Rollout:
             running = self._running.get(name)
         if running is None:
             return
-        if running.stage == "verifying":  # it was being tried when the process ended
-            self._verify(running)
+        if running.stage == "verifying":
+            if running.resumes:
+                self._go_on(running)
             return
         seen = running.evidence
         if seen.verdict:
@@ -263,6 +270,17 @@ class Rollout:
             self.promote(name)
         elif stage != running.stage:
             running.stage = stage
+
+    def _go_on(self, running: Running) -> None:
+        """Verify what was being tried when the process ended; if there is no room for that now, a little later."""
+        try:
+            self._verify(running)
+        except RefusedError as error:
+            logs.event("rollout.waits", level="warning", model=running.release.name, reason=error.message)
+            with self._lock:
+                self._due.add(running.release.name)
+                if not self._closing:
+                    self._work.wait(RETRY_S)
 
     # Ending ---------------------------------------------------------------------------------------------
 
@@ -358,6 +376,14 @@ class Rollout:
 
     def _in_turns(self, running: Running) -> bool:
         return running.mirror is not None and running.mirror.in_turns
+
+
+def _known(evidence: Mapping[str, Any] | None) -> Evidence | None:
+    """What was seen before a restart, unless another version of this program wrote it in another way."""
+    try:
+        return None if evidence is None else Evidence.from_json(evidence)
+    except (KeyError, TypeError):
+        return None
 
 
 def boot_id() -> str:
