@@ -12,6 +12,10 @@ _MOST_PASSAGE = 256
 """Longer passages say too many things for one vector, whatever the model can read."""
 
 
+Cutter = Callable[[str], list[str]]
+"""A text to the passages that a model reads in whole."""
+
+
 class Prompted(Protocol):
     """A model with prompts, or what knows them."""
 
@@ -47,7 +51,7 @@ def counting(tokenizer: Tokenizer | NativeTokenizer) -> tuple[Count, int]:
 
 def cutter(
     tokenizer: Tokenizer | NativeTokenizer, *, before: str = "", tokens: int | None = None, overlap: int | None = None
-) -> Callable[[str], list[str]]:
+) -> Cutter:
     """`cutter(…)(text)`: the passages of a text for this tokenizer, `before` being put before each.
 
     Left out, a passage has what the model reads, 256 tokens at most, and an eighth of it comes from the one before.

@@ -12,19 +12,17 @@ from typing import Self
 
 from tightrope.device.index.documents import Document
 from tightrope.device.index.making import Embed, Making, Reserve
+from tightrope.device.index.model import Cutter
 from tightrope.device.index.opened import Index
 from tightrope.errors import SearchError
 
 _AT_ONCE = 64
 
-Cut = Callable[[str], list[str]]
-"""A passage to the passages that the new model can read in whole."""
-
 
 class Rebuild:
     """An index in the making from another one. A context manager: left before `swap`, nothing has happened."""
 
-    def __init__(self, old: Index, digest: str, width: int, embed: Embed, cut: Cut) -> None:
+    def __init__(self, old: Index, digest: str, width: int, embed: Embed, cut: Cutter) -> None:
         if old.lock is None:
             raise SearchError(f"{old.path} is open for reading only.", hint="Open it for writing.")
         self._old, self._embed, self._cut = old, embed, cut
