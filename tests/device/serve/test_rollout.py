@@ -14,6 +14,7 @@ import pytest
 from tightrope.bundle import Bundle
 from tightrope.device.model import open_bundle
 from tightrope.device.serve import evidence, rollout
+from tightrope.device.serve.adapt import Choice, measure
 from tightrope.device.serve.catalogue import Catalogue
 from tightrope.device.serve.evidence import Evidence, Pair, chosen, stage
 from tightrope.device.serve.journal import Journal
@@ -46,6 +47,11 @@ class Spoilt:
         return self._spoil(rows) if self._served.spoils else rows
 
 
+def without_memory(model: Any, limits: Limits) -> Choice:
+    """What is measured, but for the memory of batches, which differs from time to time."""
+    return replace(measure(model, limits), batch_bytes=0)
+
+
 class Served:
     """A catalogue over a folder of its own, whose candidates can be spoilt by their digest."""
 
@@ -59,7 +65,7 @@ class Served:
 
     def __enter__(self) -> "Served":
         self._stack = ExitStack()
-        self.service = self._stack.enter_context(Service(self.ledger, self.metrics, self.limits))
+        self.service = self._stack.enter_context(Service(self.ledger, self.metrics, self.limits, choose=without_memory))
         given = self.folder / "tiny.bundle", self.service, self.ledger, self.metrics, self.limits
         self.catalogue = self._stack.enter_context(
             Catalogue.open(*given, state=self.folder / "state", open_model=self._open)
