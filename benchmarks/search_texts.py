@@ -59,3 +59,16 @@ def _films(folder: Path) -> Iterator[str]:
     with (folder / "movielens_latest_small" / "movies.csv").open(encoding="utf-8", newline="") as stream:
         for row in csv.DictReader(stream):
             yield f"{row['title']}, {row['genres'].replace('|', ', ')}"
+
+
+def paraphrases() -> list[tuple[str, str]]:
+    """Pairs of sentences of the news that say the same (Microsoft's paraphrases), no sentence twice."""
+    folder = data_folder() / "sts12_16_msrp" / "data" / "para" / "msr"
+    seen, found = set[str](), list[tuple[str, str]]()
+    for path in sorted(folder.glob("*.tsv")):
+        for line in path.read_text(encoding="utf-8-sig").splitlines():
+            cells = line.split("\t")
+            if len(cells) == 5 and cells[0] == "1" and not seen.intersection(cells[3:]):
+                seen.update(cells[3:])
+                found.append((cells[3], cells[4]))
+    return found

@@ -74,6 +74,11 @@ class Shelf:
     def __exit__(self, *_: object) -> None:
         self.close()
 
+    @property
+    def version(self) -> str:
+        """The version that answers now."""
+        return self._pair.version
+
     @contextmanager
     def pair(self) -> Iterator[Pair]:
         """The index and the version that answer now; both stay usable until the end."""

@@ -255,7 +255,7 @@ async def _using(state: State, name: str | None) -> AsyncIterator[tuple[Shelf, P
     indexes: Mapping[str, Shelf] = state.indexes
     if name is None and len(indexes) == 1:
         name = next(iter(indexes))
-    if name not in indexes:
+    if name is None or name not in indexes:
         listed = ", ".join(indexes) or "none: start the server with --index"
         raise Failure("not_found", f"There is no index {name!a:.60}. There is: {listed}.", param="index")
     shelf = indexes[name]
