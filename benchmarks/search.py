@@ -15,6 +15,7 @@ import sys
 import tempfile
 from collections.abc import Callable, Mapping, Sequence
 from importlib.metadata import version
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -27,7 +28,7 @@ from benchmarks.search_texts import data_folder, paraphrases, sentences
 from tightrope.device import engine
 from tightrope.device.apps import faq_bot
 from tightrope.device.index.documents import Document
-from tightrope.device.index.making import create
+from tightrope.device.index.making import create, open_index
 from tightrope.device.index.opened import Index
 from tightrope.device.model import Embedder
 from tightrope.workshop.data.collections import read_collection
@@ -73,7 +74,7 @@ def _large(model: Embedder, folder: Path) -> Mapping[str, Any]:
     disk = sum(file.stat().st_size for file in path.rglob("*") if file.is_file())
     np.save(folder / "queries.npy", queries)
     (folder / "queries.json").write_text(json.dumps(texts[ROWS:]))
-    timed = {
+    timed: dict[str, dict[str, float]] = {
         name: _timed(folder, name, {"TIGHTROPE_ISA": isa} if isa else {})
         for name, isa in (
             ("vector", ""),
@@ -82,6 +83,11 @@ def _large(model: Embedder, folder: Path) -> Mapping[str, Any]:
             ("hybrid", ""),
         )
     }
+    if find_spec("usearch") is not None:
+        with open_index(path) as index:
+            index.make_graph()
+            timed["vector usearch"] = {"recall": float(np.mean([_share(index, rows, query) for query in queries]))}
+        timed["vector usearch"] |= _timed(folder, "graph", {})
     timed["vector numpy"] = _timed(folder, "vector numpy", {engine.LIBRARY: "/nowhere"})
     return {
         "rows": ROWS,
@@ -102,7 +108,7 @@ def _share(index: Index, rows: Any, query: Any) -> float:
     return len({int(hit.key) for hit in index.search(query, DEPTH)} & set(true.tolist())) / DEPTH
 
 
-def _timed(folder: Path, name: str, environment: Mapping[str, str]) -> Mapping[str, float]:
+def _timed(folder: Path, name: str, environment: Mapping[str, str]) -> dict[str, float]:
     """Times and memory in a process of its own, on one core."""
     words = [sys.executable, "-m", "benchmarks.search", "--process", str(folder), name.partition(" ")[0]]
     done = subprocess.run(
@@ -115,15 +121,16 @@ def _process(folder: Path, what: str) -> None:
     """What that process does: open the index, ask each question twice, and say what that took."""
     from time import perf_counter as now
 
-    from tightrope.device.index.making import open_index
-
     os.sched_setaffinity(0, {max(os.sched_getaffinity(0))})
     queries, texts = np.load(folder / "queries.npy"), json.loads((folder / "queries.json").read_text())
     before, started = _resident(), now()
     with open_index(folder / "large.index", writing=False) as index:
+        if what == "graph":
+            index.use_graph()
         opened = now() - started
         asks: dict[str, Callable[[int], Any]] = {
             "vector": lambda place: index.search(queries[place], DEPTH),
+            "graph": lambda place: index.search(queries[place], DEPTH),
             "words": lambda place: index.matching(texts[place], DEPTH),
             "hybrid": lambda place: index.hybrid(queries[place], texts[place], DEPTH),
         }
@@ -243,7 +250,7 @@ def tables(found: Mapping[str, Any]) -> str:
         "| search | p50 | p95 |",
         "|---|---:|---:|",
         *(
-            f"| {name} | {item['p50_s'] * 1e3:.1f} ms | {item['p95_s'] * 1e3:.1f} ms |"
+            f"| {_with_recall(name, item)} | {item['p50_s'] * 1e3:.1f} ms | {item['p95_s'] * 1e3:.1f} ms |"
             for name, item in large["timed"].items()
         ),
         "",
@@ -269,6 +276,10 @@ def tables(found: Mapping[str, Any]) -> str:
         END,
     ]
     return "\n".join(lines)
+
+
+def _with_recall(name: str, item: Mapping[str, float]) -> str:
+    return f"{name} (recall {item['recall']:.3f})" if "recall" in item else name
 
 
 def _said(interval: Sequence[float]) -> str:

@@ -208,6 +208,17 @@ def calibrate(path: Path, unanswerable: Path | None, bundle: Path | None, wrong:
 
 @index.command()
 @_PATH
+def approximate(path: Path) -> None:
+    """Make the graph by which a very large index is searched approximately (extra `ann`)."""
+    from tightrope.device.index.making import open_index
+
+    with open_index(path) as opened:
+        opened.make_graph()
+    click.echo(f"{path}: made the graph")
+
+
+@index.command()
+@_PATH
 @_MODEL
 @_THREADS
 def rebuild(path: Path, bundle: Path, threads: int) -> None:

@@ -17,7 +17,7 @@ from typing import Any, Self
 import numpy as np
 from numpy.typing import NDArray
 
-from tightrope.device.index import places, store
+from tightrope.device.index import graph, places, store
 from tightrope.device.index.codes import Floats, Quantized, checksum, cosines, quantize
 from tightrope.device.index.documents import Document, Hit, checked
 from tightrope.device.index.fusion import fused
@@ -242,6 +242,21 @@ class Index:
                 yield writer
                 store.set_about(writer, {"version": self._version + 1})
             self._version += 1
+
+    def make_graph(self) -> None:
+        """Make the graph for approximate search, and use it. Raises `MissingExtraError` without the extra `ann`."""
+        with self._changing:
+            self._check_writable()
+            slots = np.flatnonzero(self._rows.alive)
+            graph.make(self.generation, self._rows.codes.rows[slots, : self.width], slots, self._version)
+            self.use_graph()
+
+    def use_graph(self) -> bool:
+        """Search approximately from now on where no filter is given, if there is a graph; whether there is one."""
+        found = graph.opened(self.generation, self.width)
+        if found is not None:
+            self._rows.use(found)
+        return found is not None
 
     # For who makes another of it --------------------------------------------------------------------------
 

@@ -7,6 +7,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tightrope.device.index.codes import Quantized
+from tightrope.device.index.graph import Graph
 from tightrope.device.index.mapped import Codes, damaged
 from tightrope.device.index.scan import scan
 from tightrope.device.index.store import Slots, Store
@@ -29,6 +30,10 @@ class Rows:
         self.codes = codes
         self.scales: NDArray[np.float32] = np.zeros(0, np.float32)
         self.alive: NDArray[np.bool_] = np.zeros(0, np.bool_)
+        self.graph: Graph | None = None
+        """What finds candidates without reading every row, if it was asked for."""
+        self._fresh: NDArray[np.bool_] = np.zeros(0, np.bool_)
+        """Slots that changed after the graph was made."""
         self.repaired = 0
         """How many rows of codes were damaged, and were made again."""
         self.load(verify=True)
@@ -42,6 +47,12 @@ class Rows:
         """The slots whose codes are most like the query's, of those that are allowed, the best first."""
         codes, scales, allowed = self.codes.rows, self.scales, self.alive
         count = min(len(codes), len(scales), len(allowed))  # another thread may be making room
+        if self.graph is not None and only is None:
+            fresh = self._fresh
+            known = self.graph.nearest(query.coarse[0, : query.exact.shape[1]], most)
+            known = known[(known < len(fresh)) & ~fresh[np.minimum(known, len(fresh) - 1)]]
+            late = scan(codes[:count], scales[:count], query.coarse[0], most, (allowed & fresh[: len(allowed)])[:count])
+            return np.concatenate([known, late[0]])
         if only is not None:
             mask = np.zeros(len(allowed), np.bool_)
             mask[only[only < len(allowed)]] = True
@@ -58,6 +69,8 @@ class Rows:
 
     def take(self, slots: Slots, scales: NDArray[np.float32], freed: list[int]) -> None:
         """From now on these slots are searched, and the freed ones are not."""
+        if len(self._fresh):
+            self._fresh[slots] = True
         self.scales[slots] = scales
         self.alive[slots] = True
         self.alive[freed] = False
@@ -80,6 +93,15 @@ class Rows:
         if wrong:
             self._repair(wrong)
         self.scales, self.alive = scales, alive
+        if self.graph is not None:
+            self.use(self.graph)
+
+    def use(self, graph: Graph) -> None:
+        """Find candidates by a graph from now on, and scan only what came after it."""
+        fresh = np.zeros(len(self.alive), np.bool_)
+        late = self._store.later(graph.version)
+        fresh[late[late < len(fresh)]] = True
+        self._fresh, self.graph = fresh, graph
 
     def differing(self) -> Iterator[str]:
         """What in the codes does not come from the exact vectors, in words."""
@@ -105,6 +127,8 @@ class Rows:
         more = max(count, len(self.alive) + min(1024, len(self.alive) // 8)) - len(self.alive)
         self._reserve(self._need(len(self.alive) + more))
         self.scales = np.concatenate([self.scales, np.zeros(more, np.float32)])
+        if len(self._fresh):
+            self._fresh = np.concatenate([self._fresh, np.zeros(more, np.bool_)])
         self.alive = np.concatenate([self.alive, np.zeros(more, np.bool_)])
 
     def _need(self, slots: int) -> int:

@@ -67,6 +67,12 @@ class Store:
             while some := rows.fetchmany(_AT_ONCE):
                 yield from some
 
+    def later(self, version: int) -> Slots:
+        """The slots in use that were written after a version."""
+        with self.reading() as view:
+            rows = view.execute("SELECT slot FROM codes WHERE version > ?", [version])
+            return np.fromiter((slot for (slot,) in rows), np.int64)
+
     def slots_end(self) -> int:
         """One more than the highest slot in use."""
         with self.reading() as view:
