@@ -14,7 +14,7 @@ import numpy as np
 
 from tightrope.device.apps import faq_bot, recommender, semantic_search
 from tightrope.device.apps.semantic_search import Mode
-from tightrope.device.index.documents import Document, Hit
+from tightrope.device.index.documents import Document, Hit, checked
 from tightrope.device.serve import logs
 from tightrope.device.serve.http.failures import Failure
 from tightrope.device.serve.http.routes import Request, Response, Route, State, json
@@ -185,16 +185,16 @@ async def _replace(request: Request) -> Response:
 
 async def _put(request: Request, *, replacing: bool) -> Response:
     body = await request.json(Documents)
+    if not body.documents:
+        raise Failure("invalid", "There are no documents. Give at least one.", param="documents")
     async with _using(request.state, body.index) as (shelf, pair):
         documents = await request.thread(_cut, shelf, body.documents)
         texts = [text for document in documents for text in document.passages]
         _check_count(request.state, len(texts))
-        if texts:
-            served = await request.answer(
-                request.state.catalogue.answer, shelf.name, texts, version=pair.version, prompt=pair.for_passages
-            )
-            put = pair.index.replace if replacing else pair.index.add
-            await request.thread(put, documents, served.answer.rows)
+        served = await request.answer(
+            request.state.catalogue.answer, shelf.name, texts, version=pair.version, prompt=pair.for_passages
+        )
+        await request.thread(pair.index.replace if replacing else pair.index.add, documents, served.answer.rows)
     return json({"documents": len(documents), "passages": len(texts)}, 200 if replacing else 201)
 
 
@@ -233,14 +233,17 @@ async def _listed(request: Request) -> Response:
 
 
 def _cut(shelf: Shelf, given: list[Text]) -> list[Document]:
+    """Documents of passages; one that the index would refuse is refused before it is embedded."""
     with shelf.cutting() as cut:
         return [
-            Document(
-                key=item.key,
-                passages=tuple(cut(item.text)),
-                title=item.title,
-                answer=item.answer,
-                metadata=item.metadata,
+            checked(
+                Document(
+                    key=item.key,
+                    passages=tuple(cut(item.text)),
+                    title=item.title,
+                    answer=item.answer,
+                    metadata=item.metadata,
+                )
             )
             for item in given
         ]
