@@ -32,7 +32,7 @@ class Conversation:
                 stdout=subprocess.PIPE,
                 stderr=log,
                 cwd=ROOT,
-                env=_environment() | dict(candidate.environ),
+                env=quiet_environment() | dict(candidate.environ),
                 text=True,
                 start_new_session=True,  # a session has a priority of its own
             )
@@ -84,7 +84,7 @@ def _our_python() -> Path:
     return Path(sys.executable)
 
 
-def _environment() -> dict[str, str]:
+def quiet_environment() -> dict[str, str]:
     """One thread each, no network, and nothing of the caller's Python settings."""
     kept = {name: value for name, value in os.environ.items() if not name.startswith(("PYTHON", "VIRTUAL_ENV"))}
     quiet = {"TOKENIZERS_PARALLELISM": "false", "HF_HUB_OFFLINE": "1", "TRANSFORMERS_OFFLINE": "1"}
