@@ -24,9 +24,9 @@ ENVIRONMENTS = {
                 TORCH,
                 (
                     "infinity-emb[torch,server]==0.0.78",
-                    "transformers==4.57.6",
-                    "sentence-transformers==5.7.0",
-                    "optimum==1.27.0",  # a later one has no BetterTransformer, which infinity imports
+                    "transformers==4.48.3",
+                    "sentence-transformers==3.4.1",  # infinity takes none of the fourth series
+                    "optimum==1.24.0",  # one of the second series has no BetterTransformer, which infinity imports
                     "click==8.1.8",  # its typer reads options wrongly with a later one
                 ),
             ),
@@ -37,7 +37,7 @@ ENVIRONMENTS = {
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Contestant:
-    """A server: how it is started (`{port}`, `{model}`, `{bundle}` are filled in), how it is asked, when it is ready."""
+    """A server: how it is started (`{port}`, `{model}`, `{bundle}` are filled in), how it is asked and when."""
 
     name: str
     label: str
