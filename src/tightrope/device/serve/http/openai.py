@@ -6,7 +6,7 @@ are: no prompt is put before them.
 
 import base64
 from contextlib import suppress
-from typing import Literal
+from typing import Any, Literal
 
 import msgspec
 import numpy as np
@@ -143,7 +143,7 @@ ROUTES = (
     Route("GET", "/v1/models", models, api="openai"),
     Route("GET", "/v1/models/{model}", model, api="openai"),
 )
-MESSAGES = {
+MESSAGES: dict[Any, tuple[Any, Any]] = {
     embeddings: (Embeddings, EmbeddingList),
     models: (None, ModelList),
     model: (None, Model),
