@@ -9,10 +9,10 @@ TABLES := fitted table engines native rotation techniques fewer_bits search reco
 
 ENGINE := $(shell find engine -type f \( -name '*.cpp' -o -name '*.[hi]*' -o -name CMakeLists.txt \))
 
-.PHONY: help setup fit test check bench docs arm sanitize fuzz clean
+.PHONY: help setup fit test check bench bench-serve docs arm sanitize fuzz clean
 
 help: ## say what there is
-	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 10
+	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
 
 setup: .venv/fit.stamp ## install tightrope with the workshop and OpenVINO into .venv
 
@@ -31,6 +31,9 @@ check: .venv/dev.stamp ## style, types, layers, and that the docs' tables are th
 
 bench: .venv/dev.stamp ## compare with the peers, each in its own environment; takes about 25 minutes
 	$(BIN)/python -m benchmarks.peers
+
+bench-serve: .venv/dev.stamp ## measure the server, by itself and beside its peers; takes about 25 minutes
+	$(BIN)/python -m benchmarks.serve
 
 docs: .venv/dev.stamp ## write the tables of README and docs anew from the stored measurements
 	@set -e; for table in $(TABLES); do $(BIN)/python -m benchmarks.$$table --write; done
