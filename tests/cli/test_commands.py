@@ -203,7 +203,11 @@ def test_an_interrupt_leaves_nothing_half_written(home: Path, after_s: float) ->
     process = subprocess.Popen(command, cwd=home, env=environment(home), stdout=subprocess.PIPE, stderr=subprocess.PIPE)
     time.sleep(after_s)
     process.send_signal(signal.SIGINT)
-    out, err = process.communicate(timeout=60)
+    try:
+        out, err = process.communicate(timeout=60)
+    except subprocess.TimeoutExpired:  # an interpreter that just starts may lose one in a callback; people press again
+        process.send_signal(signal.SIGINT)
+        out, err = process.communicate(timeout=60)
     assert b"Traceback" not in err, err
     if process.returncode == 0:  # it had something to publish already
         assert tightrope(home, "verify", "stopped.bundle").returncode == 0
