@@ -100,10 +100,16 @@ class Feed:
         self._owes_snapshot = False
         self._news = asyncio.Event()
 
-    def push(self, state: Json) -> None:
-        """Say what the state is now; the value is kept, so nobody may change it afterwards."""
+    def push(self, state: Json, *, since: Json = None, changes: list[Op] | None = None) -> None:
+        """Say what the state is now; the value is kept, so nobody may change it afterwards.
+
+        `changes`, if they are known already, are those from the state `since`: many readers need one comparison.
+        """
         first = self._seq == 0
-        changes = [] if first else diff(self._state, state)
+        if first:
+            changes = []
+        elif changes is None or self._state is not since:
+            changes = diff(self._state, state)
         if not first and not changes:
             return
         self._seq, self._state = self._seq + 1, state
