@@ -11,6 +11,7 @@ import pytest
 import tightrope
 from tightrope.bundle import Bundle
 from tightrope.device.model import Embedder
+from tightrope.device.serve import keys
 
 hub = pytest.importorskip("huggingface_hub")
 pytestmark = pytest.mark.engine
@@ -56,6 +57,26 @@ def test_feature_extraction_gives_the_models_vectors_to_the_last_bit(client, ser
     short = client.feature_extraction(TEXTS, model=url, dimensions=8, encoding_format="float")
     cut = model.embed(TEXTS)[:, :8]
     np.testing.assert_allclose(short, cut / np.linalg.norm(cut, axis=1, keepdims=True), atol=1e-6)
+
+
+def test_the_servers_own_url_is_enough(client, server, model, many):
+    assert np.array_equal(client.feature_extraction(TEXTS, model=server.url), model.embed(TEXTS))
+    pair = ["the cat", "sat"]
+    by_root, by_path = (
+        client.text_classification(pair, model=f"{many.url}{path}?model=labels") for path in ("/", "/predict")
+    )
+    assert by_root == by_path
+    assert refused(server, "/", {"inputs": []}) == (422, "invalid")
+
+
+def test_the_root_needs_a_key_where_there_are_keys(bundle, tmp_path):
+    path = tmp_path / "keys"
+    secret = keys.new(path, "somebody")
+    with tightrope.serve(bundle.path, threads=1, key_file=path) as guarded:
+        assert refused(guarded, "/", {"inputs": "x"})[0] == 401
+        assert refused(guarded, "/embed", {"inputs": "x"})[0] == 401
+        found = hub.InferenceClient(token=secret).feature_extraction("the cat", model=guarded.url)
+        assert np.shape(found) == (1, 32)
 
 
 def test_texts_that_are_too_long_are_cut_unless_that_is_forbidden(client, server, model):

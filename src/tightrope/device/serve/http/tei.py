@@ -93,6 +93,16 @@ async def embed(request: Request) -> Response:
     return vectors.listed(b"[", rows, _numbers, b"]", vectors.version_of(found))
 
 
+async def root(request: Request) -> Response:
+    """What the model does: /embed, or /predict for one that scores. `huggingface_hub` asks here."""
+    if request.state.keys is not None and request.key is None:  # the page at this path is shown without one
+        raise Failure("unauthorized", "A key is needed: 'Authorization: Bearer …'.")
+    about = await about_model(request)
+    assert about.source is not None
+    handler = embed if about.source.content.task["name"] == "embedding" else tei_scores.predict
+    return await handler(request)
+
+
 async def embed_all(request: Request) -> Response:
     """A vector for each token, which engines here do not give: refused."""
     raise Failure("unsupported", "Models here give one vector a text, not one a token. Use /embed.")
@@ -191,6 +201,7 @@ async def info(request: Request) -> Response:
 
 
 ROUTES = (
+    Route("POST", "/", root, api="tei"),
     Route("POST", "/embed", embed, api="tei"),
     Route("POST", "/embed_all", embed_all, api="tei"),
     Route("POST", "/similarity", similarity, api="tei"),
