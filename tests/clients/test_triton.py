@@ -82,6 +82,15 @@ def test_vectors_are_the_models_own_to_the_last_bit(client, model, binary_in, bi
     assert ("data" in said["outputs"][0]) is (binary_out is False)
 
 
+@pytest.mark.parametrize("binary", [True, False])
+def test_a_long_answer_comes_whole(client, model, binary):
+    texts = [f"{'cat ' * (number % 5)} {number}" for number in range(1100)]
+    wanted = [triton.InferRequestedOutput("embedding", binary_data=binary)]
+    assert np.array_equal(
+        client.infer("tiny", [tensor(texts)], outputs=wanted).as_numpy("embedding"), model.embed(texts)
+    )
+
+
 def test_a_column_of_texts_a_timeout_and_parameters(client, model):
     texts = [tensor(TEXTS, shape=[3, 1])]
     answer = client.infer("tiny", texts, timeout=30_000_000, parameters={"normalize": False})

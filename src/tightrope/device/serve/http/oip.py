@@ -9,6 +9,7 @@ from typing import Any, Literal
 
 import msgspec
 
+from tightrope.device.model import Floats
 from tightrope.device.serve.catalogue import ModelState, Served
 from tightrope.device.serve.http import body, tensors, vectors
 from tightrope.device.serve.http.failures import Failure
@@ -18,6 +19,8 @@ JSON_LENGTH = "inference-header-content-length"
 """Of how many bytes the JSON before the binary tensors is."""
 ANSWERING = ("current", "idle", "canary", "shadow", "retired", "loading", "warming")
 """States of versions that answer who asks for them."""
+_END = b"}]}"
+"""What follows the last field of the only output: its data is put before it."""
 _KNOWN = ("binary_data_output", "prompt", "normalize", "timeout")
 
 Parameters = dict[str, bool | int | float | str]
@@ -253,13 +256,17 @@ def _answer(served: Served, asked: Infer, given: Tensor, binary: bool) -> Respon
     output = Output(given.name, "FP32", list(rows.shape))
     found = Inferred(served.name, served.version, asked.id, [output])
     if not binary:
-        output.data = rows.ravel().tolist()
-        return json(found)
+        head = msgspec.json.encode(found).removesuffix(_END)
+        return vectors.listed(head + b',"data":[', rows, _numbers, b"]" + _END, ())
     data = rows.astype("<f4", copy=False).tobytes()
     output.parameters = {"binary_data_size": len(data)}
     head = msgspec.json.encode(found)
     length = (JSON_LENGTH.encode(), str(len(head)).encode())
     return Response(head + data, content_type=b"application/octet-stream", headers=(length,))
+
+
+def _numbers(_: int, row: Floats) -> bytes:
+    return msgspec.json.encode(row.tolist())[1:-1]
 
 
 _MODEL = ("/v2/models/{model}", "/v2/models/{model}/versions/{version}")

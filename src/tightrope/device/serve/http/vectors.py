@@ -1,5 +1,6 @@
 """What the APIs share: names of models, inputs as the service takes them, rows as JSON has them."""
 
+import asyncio
 from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from typing import Any
 
@@ -100,3 +101,4 @@ def _pieces(head: bytes, rows: Floats, one: Callable[[int, Floats], bytes], tail
 async def _slowly(pieces: Iterator[bytes]) -> AsyncIterator[bytes]:
     for piece in pieces:
         yield piece
+        await asyncio.sleep(0)  # a reader that is quick is no reason to keep all others waiting
