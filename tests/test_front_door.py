@@ -27,6 +27,6 @@ def test_the_device_side_loads_neither_torch_nor_onnx() -> None:
 
 
 def test_the_public_names() -> None:
-    assert sorted(tightrope.__all__) == dir(tightrope) == ["__version__", "compress", "fit", "open"]
+    assert sorted(tightrope.__all__) == dir(tightrope) == ["__version__", "compress", "fit", "open", "serve"]
     with pytest.raises(AttributeError):
         _ = tightrope.nothing

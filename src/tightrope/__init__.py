@@ -10,17 +10,20 @@ Importing this package loads the standard library only; each verb fetches its ro
 
 from typing import TYPE_CHECKING, Any
 
+from tightrope.version import __version__
+
 if TYPE_CHECKING:
     from tightrope.device.model import open_bundle as open
+    from tightrope.device.serve.server import serve
     from tightrope.workshop.search.fit import fit
     from tightrope.workshop.search.single import compress
 
-__version__ = "0.1.0"
-__all__ = ["__version__", "compress", "fit", "open"]
+__all__ = ["__version__", "compress", "fit", "open", "serve"]
 
 _VERBS = {
     "open": ("tightrope.device.model", "open_bundle"),
     "fit": ("tightrope.workshop.search.fit", "fit"),
+    "serve": ("tightrope.device.serve.server", "serve"),
     "compress": ("tightrope.workshop.search.single", "compress"),
 }
 

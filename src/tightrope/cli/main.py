@@ -24,6 +24,8 @@ COMMANDS = {
     "bench-worker": "bundles",
     "index": "index",
     "model": "model",
+    "serve": "serve",
+    "key": "key",
     "targets": "lists",
     "recipes": "lists",
     "cache": "lists",

@@ -1,0 +1,221 @@
+"""The application: who may ask what, and how an answer or a failure goes out. ASGI, so it can be mounted elsewhere.
+
+Without keys only this machine may ask: the Host must be one of its own names (no page of a foreign name that points
+here, "DNS rebinding"), and a page's Origin must be the Host. With keys every route but health needs one, whether the
+path exists or not.
+"""
+
+import re
+import secrets
+import time
+from collections.abc import Awaitable, Callable, Mapping
+from typing import Any
+from urllib.parse import urlsplit
+
+from tightrope.device.serve import logs
+from tightrope.device.serve.http import failures, health, oip, openai, openapi, pages, search, tei
+from tightrope.device.serve.http import live as streams
+from tightrope.device.serve.http.failures import Failure, Headers
+from tightrope.device.serve.http.routes import Request, Response, Route, State, parameters
+from tightrope.device.serve.keys import Key
+from tightrope.errors import RefusedError
+
+Message = dict[str, Any]
+Receive = Callable[[], Awaitable[Message]]
+Send = Callable[[Message], Awaitable[None]]
+
+ROUTES: tuple[Route, ...] = (
+    *health.ROUTES,
+    *openai.ROUTES,
+    *tei.ROUTES,
+    *oip.ROUTES,
+    *search.ROUTES,
+    *streams.ROUTES,
+    *openapi.ROUTES,
+    *pages.ROUTES,
+)
+SESSION = "tightrope"
+"""The cookie of who logged in to the dashboard."""
+_SAFE: Headers = ((b"x-content-type-options", b"nosniff"), (b"cache-control", b"no-store"))
+_FIXED = {(route.method, route.path): route for route in ROUTES if "{" not in route.path}
+_OTHERS = tuple(route for route in ROUTES if "{" in route.path)
+_ID = re.compile(r"[A-Za-z0-9._-]{1,64}")
+
+
+class App:
+    """The ASGI application around one server's state."""
+
+    def __init__(self, state: State) -> None:
+        self.state = state
+
+    async def __call__(self, scope: Mapping[str, Any], receive: Receive, send: Send) -> None:
+        """Answer one request."""
+        if scope["type"] == "lifespan":
+            await _lifespan(receive, send)
+        elif scope["type"] == "http":
+            await self._answer(scope, receive, send)
+
+    async def socket(self, scope: Mapping[str, Any], socket: Any) -> None:
+        """Serve one WebSocket. Raises `Failure` before it is accepted if it may not be."""
+        request = Request(scope=scope, state=self.state, id=_request_id(scope), receive=_nothing)
+        route = self._admitted(request, "WEBSOCKET")
+        self.state.metrics.requests.add(api=request.api, status=101)
+        await route.handler(request, socket)
+
+    async def _answer(self, scope: Mapping[str, Any], receive: Receive, send: Send) -> None:
+        started = time.perf_counter()
+        request = Request(scope=scope, state=self.state, id=_request_id(scope), receive=receive)
+        status = 500
+        try:
+            response = await self._response(request)
+            status = response.status
+            await _send(response, request.id, send)
+        finally:
+            request.release()
+            if request.key is not None and self.state.keys is not None:
+                self.state.keys.end(request.key)
+            seconds = time.perf_counter() - started
+            self.state.metrics.requests.add(api=request.api, status=status)
+            self.state.metrics.request_seconds.observe(seconds, api=request.api)
+            level = "info" if status < 500 else "warning"
+            logs.event("request", level=level, request_id=request.id, api=request.api, status=status, seconds=seconds)
+
+    async def _response(self, request: Request) -> Response:
+        try:
+            route = self._admitted(request, request.scope["method"])
+            found = await route.handler(request)
+            assert isinstance(found, Response)
+            return found
+        except Exception as error:
+            failure = failures.of(error)
+            if failure is None:
+                logs.event("request.bug", level="error", request_id=request.id, error=type(error).__name__)
+                failure = Failure("failed", "The server made a mistake, which is noted under this request's id.")
+            status, kind, body, headers = failures.envelope(failure, request.api, request.id)
+            return Response(body, status, kind, headers)
+
+    # Who may ask what -----------------------------------------------------------------------------------
+
+    def _admitted(self, request: Request, method: str) -> Route:
+        """The route, if whoever asks may have it. What the request is called and who asks is noted in it."""
+        path = request.scope["path"]
+        route, allowed = _route("GET" if method == "HEAD" else method, path)
+        request.api = route.api if route is not None else _api_of(path)
+        self._check_origin(request)
+        if not (route is not None and route.open):
+            self._check_key(request, method, path)
+        if route is None:
+            if allowed:
+                listed = ", ".join(sorted(allowed)).encode()
+                raise Failure("wrong_method", f"{method[:10]} is not for {path[:60]}.", headers=((b"allow", listed),))
+            raise Failure("not_found", f"There is no {path[:60]!a}. See /openapi.json.")
+        request.params = parameters(route.path, path) or {}
+        return route
+
+    def _check_origin(self, request: Request) -> None:
+        host = (request.header("host") or "").lower()
+        if self.state.keys is None and _name(host) not in self.state.hosts:
+            raise Failure("misdirected", f"This server is not called {host!a:.60}.")
+        origin = request.header("origin")
+        if origin is not None and urlsplit(origin).netloc.lower() != host:
+            raise Failure("forbidden", f"Pages of {origin!a:.60} may not use this server.")
+        if request.header("sec-fetch-site") in ("cross-site", "same-site"):
+            raise Failure("forbidden", "Pages of other sites may not use this server.")
+
+    def _check_key(self, request: Request, method: str, path: str) -> None:
+        keys = self.state.keys
+        if keys is None:
+            return
+        key = self._bearer(request) or self._session(request)
+        if key is None:
+            if path == "/login" or (path == "/" and method in ("GET", "HEAD")):
+                return  # the page for logging in; it shows nothing else
+            raise Failure(
+                "unauthorized",
+                "A key is needed: 'Authorization: Bearer …'.",
+                headers=((b"www-authenticate", b"Bearer"),),
+            )
+        try:
+            keys.begin(key)
+        except RefusedError as error:
+            raise Failure("limited", f"{error.message} {error.hint}", retry_after_s=error.retry_after_s) from error
+        request.key = key
+
+    def _bearer(self, request: Request) -> Key | None:
+        given = [value for name, value in request.scope["headers"] if name == b"authorization"]
+        if len(given) != 1 or self.state.keys is None:
+            return None
+        scheme, _, secret = given[0].decode("latin-1").partition(" ")
+        return self.state.keys.check(secret.strip()) if scheme.lower() == "bearer" else None
+
+    def _session(self, request: Request) -> Key | None:
+        cookies = (part.strip().partition("=") for part in (request.header("cookie") or "").split(";"))
+        session = next((value for name, _, value in cookies if name == SESSION), None)
+        key = self.state.sessions.key(session) if session else None
+        return key if key is not None and self.state.keys is not None and self.state.keys.is_current(key) else None
+
+
+def _route(method: str, path: str) -> tuple[Route | None, set[str]]:
+    """The route for a method and a path; if there is none, the methods that the path has."""
+    found = _FIXED.get((method, path))
+    if found is not None:
+        return found, set()
+    here = [route for route in _OTHERS if parameters(route.path, path) is not None]
+    for route in here:
+        if route.method == method:
+            return route, set()
+    known = {route.method for route in here} | {name for name, known in _FIXED if known == path}
+    return None, known - {"WEBSOCKET"}
+
+
+def _api_of(path: str) -> str:
+    """The API that a path without a route was probably meant for."""
+    first = path.split("/")[1] if "/" in path else ""
+    return {"v1": "openai", "v2": "v2"}.get(first, "other")
+
+
+def _name(host: str) -> str:
+    """A Host without its port."""
+    return host[: host.index("]") + 1] if host.startswith("[") and "]" in host else host.partition(":")[0]
+
+
+def _request_id(scope: Mapping[str, Any]) -> str:
+    given = next((value.decode("latin-1") for name, value in scope["headers"] if name == b"x-request-id"), "")
+    return given if _ID.fullmatch(given) else secrets.token_hex(8)
+
+
+async def _send(response: Response, request_id: str, send: Send) -> None:
+    kind = response.content_type
+    headers = [
+        (b"content-type", kind.encode() if isinstance(kind, str) else kind),
+        (b"x-request-id", request_id.encode()),
+        *_SAFE,
+        *response.headers,
+    ]
+    whole = response.body if isinstance(response.body, bytes) else None
+    if whole is not None:
+        headers.append((b"content-length", str(len(whole)).encode()))
+    await send({"type": "http.response.start", "status": response.status, "headers": headers})
+    if whole is not None:
+        await send({"type": "http.response.body", "body": whole})
+        return
+    pieces: Any = response.body
+    try:
+        async for piece in pieces:
+            await send({"type": "http.response.body", "body": piece, "more_body": True})
+        await send({"type": "http.response.body", "body": b""})
+    finally:
+        await pieces.aclose()
+
+
+async def _nothing() -> Message:
+    return {"type": "http.disconnect"}
+
+
+async def _lifespan(receive: Receive, send: Send) -> None:
+    """Whoever mounts the application starts and stops the server around it; there is nothing to do here."""
+    while True:
+        message = await receive()
+        await send({"type": f"{message['type']}.complete"})
+        if message["type"] == "lifespan.shutdown":
+            return

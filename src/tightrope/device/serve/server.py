@@ -1,0 +1,342 @@
+"""A server around bundles: open, warm, ready, run, drain.
+
+It puts the rooms together and owns what they share: the event loop's thread, the sockets, the order in which things
+begin and end. Everything else lives in those rooms.
+"""
+
+import asyncio
+import os
+import stat
+import threading
+import time
+from collections.abc import Callable, Mapping
+from contextlib import AsyncExitStack, ExitStack, suppress
+from dataclasses import dataclass, field
+from functools import partial
+from ipaddress import ip_address
+from pathlib import Path
+from typing import Any, Self
+
+from tightrope import bundle
+from tightrope.device import machine
+from tightrope.device.serve import adapt, admin, state
+from tightrope.device.serve.catalogue import Catalogue
+from tightrope.device.serve.child import open_safely
+from tightrope.device.serve.http.app import App
+from tightrope.device.serve.http.guard import Guard, allow_descriptors, same_user
+from tightrope.device.serve.http.live import Board, describe
+from tightrope.device.serve.http.protocol import Connection
+from tightrope.device.serve.http.routes import State
+from tightrope.device.serve.http.sessions import Sessions
+from tightrope.device.serve.keys import Keys
+from tightrope.device.serve.ledger import Ledger
+from tightrope.device.serve.limits import Limits
+from tightrope.device.serve.loader import footprint_bytes
+from tightrope.device.serve.metrics import Metrics
+from tightrope.device.serve.service import Service
+from tightrope.errors import ServeError
+from tightrope.manifest import MANIFEST
+from tightrope.units import parse
+from tightrope.version import __version__
+
+LOOPBACK = ("127.0.0.1", "localhost", "[::1]")
+BACKLOG = 1024
+ADMIN_BYTES = 65_536
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Options:
+    """What a server is asked to be. `path`: a bundle, or a folder of `NAME/VERSION.bundle`.
+
+    `state`: the folder for what must outlast it; `None` keeps nothing. `admin`: the Unix socket of its owner.
+    """
+
+    path: Path
+    memory_bytes: int | None = None
+    host: str = "127.0.0.1"
+    port: int = 8080
+    key_file: Path | None = None
+    indexes: Mapping[str, Path] = field(default_factory=dict)
+    threads: int | None = None
+    workers: int | None = None
+    limits: Limits = field(default_factory=Limits)
+    admin: Path | None = None
+    state: Path | None = None
+    certificate: Path | None = None
+    private_key: Path | None = None
+
+    def __post_init__(self) -> None:
+        if self.key_file is None and not _is_loopback(self.host):
+            raise ServeError(
+                f"Without keys nobody but this machine may ask; {self.host} is open to others.",
+                hint="Give --key-file (tightrope key new NAME --key-file PATH), or leave out --host.",
+            )
+        if (self.certificate is None) != (self.private_key is None):
+            raise ServeError("TLS needs a certificate and its key.", hint="Give both --tls-cert and --tls-key.")
+        if not 0 <= self.port <= 65535:
+            raise ServeError(f"There is no port {self.port}.", hint="Give 0 to 65535; 0 takes any free one.")
+
+
+def _is_loopback(host: str) -> bool:
+    if host == "localhost":
+        return True
+    try:
+        return ip_address(host.strip("[]")).is_loopback
+    except ValueError:
+        return False
+
+
+class Server:
+    """A server in a thread of its own: `with Server(options) as server:`, or `run` in the main thread."""
+
+    def __init__(self, options: Options) -> None:
+        self.options = options
+        self.url = ""
+        self.app: App
+        self._loop: asyncio.AbstractEventLoop
+        self._stop: asyncio.Event
+        self._up = threading.Event()
+        self._error: BaseException | None = None
+        self._thread: threading.Thread | None = None
+
+    def __enter__(self) -> Self:
+        """Start; returns when requests are answered. Raises what kept the server from starting."""
+        self._thread = threading.Thread(target=self._in_thread, name="tightrope server")
+        self._thread.start()
+        self._up.wait()
+        if self._error is not None:
+            self._thread.join()
+            raise self._error
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.stop()
+        assert self._thread is not None
+        self._thread.join()
+
+    def stop(self) -> None:
+        """Ask the server to finish what was begun and end. May be called from any thread."""
+        with suppress(RuntimeError):  # the loop has ended
+            self._loop.call_soon_threadsafe(self._stop.set)
+
+    def _in_thread(self) -> None:
+        try:
+            asyncio.run(self._main(lambda server: None))
+        except BaseException as error:
+            self._error = error
+        finally:
+            self._up.set()
+
+    def run(self, ready: Callable[["Server"], None]) -> None:
+        """Serve until SIGTERM or SIGINT; `ready` is called when requests are answered."""
+        asyncio.run(self._main(ready, signals=True))
+
+    async def _main(self, ready: Callable[["Server"], None], *, signals: bool = False) -> None:
+        self._loop, self._stop = asyncio.get_running_loop(), asyncio.Event()
+        if signals:
+            import signal
+
+            for number in (signal.SIGTERM, signal.SIGINT):
+                self._loop.add_signal_handler(number, self._stop.set)
+        options = self.options
+        with ExitStack() as held:
+            found = await self._loop.run_in_executor(None, _assembled, options, held)
+            self.app = App(found)
+            async with AsyncExitStack() as listening:
+                guard = Guard(self.app, options.limits, counted=found.metrics.connections.set)
+                allow_descriptors(options.limits.connections)
+                self.url = await self._listen(guard, listening)
+                if options.admin is not None:
+                    await _listen_to_owner(options.admin, found.catalogue, listening)
+                board = asyncio.ensure_future(found.board.run())
+                self._up.set()
+                ready(self)
+                try:
+                    await self._stop.wait()
+                    await guard.drain()
+                finally:
+                    board.cancel()
+
+    async def _listen(self, guard: Guard, listening: AsyncExitStack) -> str:
+        """Open the port; the URL that it has."""
+        options, context = self.options, None
+        if options.certificate is not None:
+            context = _tls(options)
+        scheme = "https" if context else "http"
+        try:
+            server = await self._loop.create_server(
+                lambda: Connection(guard, scheme=scheme), options.host.strip("[]"), options.port,
+                backlog=BACKLOG, ssl=context,
+            )  # fmt: skip
+        except OSError as error:
+            raise ServeError(
+                f"Port {options.port} of {options.host} cannot be opened: {error.strerror or error}.",
+                hint="Give another --port; 0 takes any free one.",
+            ) from error
+        listening.callback(server.close)
+        port = server.sockets[0].getsockname()[1]
+        host = f"[{options.host}]" if ":" in options.host and "[" not in options.host else options.host
+        return f"{scheme}://{host}:{port}"
+
+
+def serve(path: Path | str, **options: Any) -> Server:
+    """A server for a bundle, or for a folder of them, to use as a context manager.
+
+        with tightrope.serve("minilm.bundle", memory="100MB") as server:
+            print(server.url)
+
+    `memory`: the budget of the whole process, in words or bytes. Everything else as in `Options`; paths may be texts.
+    The port is any free one unless it is named.
+    """
+    memory = options.pop("memory", None)
+    if memory is not None:
+        options["memory_bytes"] = int(parse(memory, "bytes")) if isinstance(memory, str) else memory
+    if (index := options.pop("index", None)) is not None:
+        options["indexes"] = {Path(index).stem: Path(index)}
+    for name in ("key_file", "admin", "state", "certificate", "private_key"):
+        if options.get(name) is not None:
+            options[name] = Path(options[name])
+    return Server(Options(path=Path(path), **({"port": 0} | options)))
+
+
+def _assembled(options: Options, held: ExitStack) -> State:
+    """Open everything that answers, in the order in which it is needed; `held` closes it the other way round."""
+    started = time.monotonic()
+    metrics, limits = Metrics(), options.limits
+    keys = Keys(options.key_file) if options.key_file is not None else None
+    ledger = Ledger(options.memory_bytes)
+    crew = _crew(options, ledger)
+    service = held.enter_context(Service(ledger, metrics, limits, workers=crew.workers))
+    opened = partial(open_safely, threads=crew.threads, ledger=ledger)
+    catalogue = held.enter_context(
+        Catalogue.open(options.path, service, ledger, metrics, limits, state=options.state, open_model=opened)
+    )
+    indexes = {}
+    for name, path in options.indexes.items():
+        from tightrope.device.serve.shelf import Shelf  # SQLite and what reads documents, for those who search
+
+        indexes[name] = held.enter_context(Shelf(path, catalogue, ledger))
+    facts: dict[str, Any] = {}
+    board = Board(metrics, lambda: describe(facts["state"]))
+    facts["state"] = State(
+        catalogue=catalogue,
+        service=service,
+        ledger=ledger,
+        metrics=metrics,
+        limits=limits,
+        keys=keys,
+        sessions=Sessions(),
+        board=board,
+        indexes=indexes,
+        hosts=frozenset({*LOOPBACK, options.host.lower()}),
+        version=__version__,
+        started_s=started,
+        reasons=crew.reasons,
+    )
+    found: State = facts["state"]
+    return found
+
+
+def _crew(options: Options, ledger: Ledger) -> adapt.Crew:
+    """As many threads and workers as were asked for; else as a short measurement of the only bundle tells."""
+    if options.threads is not None or options.workers is not None:
+        return adapt.Crew(threads=options.threads or 1, workers=options.workers or 1, reasons=("as you said",))
+    cores = len(machine.allowed_cores()) or os.cpu_count() or 1
+    if not (options.path / MANIFEST).is_file():
+        return adapt.Crew(threads=1, workers=cores, reasons=(f"many models: {cores} workers with one thread each",))
+    source = bundle.read(options.path, verify=False)
+    with ledger.reserve("measuring", footprint_bytes(source)):  # what is too large is refused before it is opened
+        return adapt.crew(source, cores)
+
+
+def _tls(options: Options) -> Any:
+    import ssl  # 6 MB, for those who ask for it
+
+    context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+    context.minimum_version = ssl.TLSVersion.TLSv1_2
+    try:
+        assert options.certificate is not None and options.private_key is not None
+        context.load_cert_chain(options.certificate, options.private_key)
+    except (OSError, ssl.SSLError) as error:
+        raise ServeError(
+            f"{options.certificate} and {options.private_key} are no certificate and its key: {error}.",
+            hint="Give both as PEM files.",
+        ) from error
+    return context
+
+
+# The owner's socket ---------------------------------------------------------------------------------------
+
+
+async def _listen_to_owner(path: Path, catalogue: Catalogue, listening: AsyncExitStack) -> None:
+    """Put `admin.answer` on a Unix socket that this user alone can open."""
+    path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+    with suppress(FileNotFoundError):
+        if stat.S_ISSOCK(path.lstat().st_mode):
+            await _refuse_if_served(path)
+            path.unlink()
+    guard = Guard(_owner(catalogue), Limits(body_bytes=ADMIN_BYTES, connections=16))
+
+    def connection() -> Connection:
+        return _OwnersConnection(guard)
+
+    before = os.umask(0o177)
+    try:
+        server = await asyncio.get_running_loop().create_unix_server(connection, path)
+    except OSError as error:
+        raise ServeError(f"{path} cannot be opened: {error.strerror}.", hint="Give another --admin.") from error
+    finally:
+        os.umask(before)
+    listening.callback(path.unlink, missing_ok=True)
+    listening.callback(server.close)
+
+
+async def _refuse_if_served(path: Path) -> None:
+    """Raise `ServeError` if somebody answers there: two servers must not share what they remember."""
+    try:
+        _, writer = await asyncio.open_unix_connection(path)
+    except OSError:
+        return
+    writer.close()
+    raise ServeError(f"Another server answers at {path}.", hint="Stop it, or give other --admin and --state.")
+
+
+class _OwnersConnection(Connection):
+    """A connection over the owner's socket."""
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        """Admit this user and root, whatever the file's mode came to be."""
+        if same_user(transport):
+            super().connection_made(transport)
+        else:
+            transport.close()
+
+
+def _owner(catalogue: Catalogue) -> Any:
+    """The ASGI application of the owner's socket."""
+    import msgspec
+
+    async def application(scope: Mapping[str, Any], receive: Any, send: Any) -> None:
+        body = b""
+        while True:
+            message = await receive()
+            body += message.get("body", b"")
+            if message["type"] != "http.request" or not message.get("more_body") or len(body) > ADMIN_BYTES:
+                break
+        if len(body) > ADMIN_BYTES:
+            code, value = 413, {"error": {"message": "The body is too large.", "hint": "Send less.", "reason": ""}}
+        else:
+            target = scope["raw_path"].decode("latin-1")
+            ask = partial(admin.answer, catalogue, scope["method"], target, body)
+            code, value = await asyncio.get_running_loop().run_in_executor(None, ask)
+        data = msgspec.json.encode(value)
+        headers = [(b"content-type", b"application/json"), (b"content-length", str(len(data)).encode())]
+        await send({"type": "http.response.start", "status": code, "headers": headers})
+        await send({"type": "http.response.body", "body": data})
+
+    return application
+
+
+def default_state() -> Path:
+    """Where the command line keeps what a server must not forget."""
+    return state.folder()

@@ -1,0 +1,248 @@
+"""Clients that are slow, greedy, ambiguous or broken, over raw sockets to a real server."""
+
+import json
+import socket
+import threading
+import time
+from contextlib import closing
+
+import pytest
+
+import tightrope
+from tightrope.device.serve.limits import Limits
+
+pytestmark = pytest.mark.engine
+LIMITS = Limits(
+    header_s=0.4,
+    body_s=0.4,
+    body_bytes_per_s=1e6,
+    idle_s=0.6,
+    write_s=0.6,
+    body_bytes=100_000,
+    connections=20,
+    drain_s=3,
+)
+EMBED = "/v1/embeddings"
+
+
+@pytest.fixture(scope="module")
+def server(native_bundle, tmp_path_factory):
+    path = tmp_path_factory.mktemp("attacked") / "tiny.bundle"
+    native_bundle(path)
+    with tightrope.serve(path, limits=LIMITS, threads=1) as running:
+        yield running
+
+
+def port(server):
+    return int(server.url.rpartition(":")[2])
+
+
+def connect(server):
+    return closing(socket.create_connection(("127.0.0.1", port(server)), timeout=10))
+
+
+def everything(client):
+    """All that comes until the server closes."""
+    parts = []
+    try:
+        while part := client.recv(65536):
+            parts.append(part)
+    except ConnectionResetError:
+        pass
+    return b"".join(parts)
+
+
+def ask(server, raw):
+    with connect(server) as client:
+        client.sendall(raw)
+        return everything(client)
+
+
+def post(body, *headers, path=EMBED, length=None, close=True):
+    lines = [f"POST {path} HTTP/1.1", "Host: 127.0.0.1", "Content-Type: application/json", *headers]
+    lines += [f"Content-Length: {len(body) if length is None else length}"] + (["Connection: close"] if close else [])
+    return "\r\n".join(lines).encode() + b"\r\n\r\n" + body
+
+
+def status(answer):
+    assert answer.startswith(b"HTTP/1.1 "), answer[:80]
+    return int(answer[9:12])
+
+
+def alive(server):
+    """Whether it still answers rightly."""
+    answer = ask(server, post(b'{"input": "the cat", "model": "tiny"}'))
+    assert status(answer) == 200
+    return len(json.loads(answer.partition(b"\r\n\r\n")[2])["data"][0]["embedding"]) == 32
+
+
+@pytest.fixture(autouse=True)
+def survives(server):
+    yield
+    assert alive(server)
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        b"", b"{", b"nonsense", b'{"input": "a"', b'{"input": "a"}}', b"\xef\xbb\xbf{}", b'{"input": "\xff"}', b"\0",
+        b'{"input": NaN}', b'{"input": Infinity}', b'{"input": [1e400]}', b'{"input": [' + b"9" * 400 + b"]}",
+        b"[" * 20_000, b'{"a":' * 9_000, b'{"input": "a", "input": "b"}',
+        b'{"input": "\\ud800"}', b'{"input": "\\u0000"}',
+        b'{"input": 5}', b'{"input": null}', b'{"input": {}}', b'{"input": []}', b'{"input": [[]]}',
+        b'{"input": [1.5]}',
+        b'{"input": [-1]}', b'{"input": [99999999]}', b'{"input": "a", "dimensions": 0}',
+        b'{"input": "a", "dimensions": 33}',
+        b'{"input": "a", "encoding_format": "xml"}', b'{"input": "a", "surprise": 1}', b"[]", b'"text"', b"{}",
+    ],
+)  # fmt: skip
+def test_what_is_no_request_is_the_clients_fault(server, body):
+    answer = ask(server, post(body))
+    assert 400 <= status(answer) < 500
+    error = json.loads(answer.partition(b"\r\n\r\n")[2])["error"]
+    assert error["message"] and error["type"] == "invalid_request_error"
+
+
+def test_a_body_that_says_it_is_too_large_is_refused_before_it_comes(server):
+    with connect(server) as client:
+        client.sendall(post(b"", length=40_000_000))
+        assert status(everything(client)) == 413
+
+
+def test_a_body_without_end_is_refused_when_it_is_too_large(server):
+    with connect(server) as client:
+        client.sendall(
+            f"POST {EMBED} HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\n"
+            "Transfer-Encoding: chunked\r\n\r\n".encode()
+        )
+        try:
+            for _ in range(1000):
+                client.sendall(b"1000\r\n" + b" " * 4096 + b"\r\n")
+        except (BrokenPipeError, ConnectionResetError):
+            pass
+        assert status(everything(client) or b"HTTP/1.1 413") == 413
+
+
+@pytest.mark.parametrize("coding", ["gzip", "zstd", "br", "deflate, gzip"])
+def test_compressed_bodies_are_not_unpacked(server, coding):
+    assert status(ask(server, post(b"\x1f\x8b" + b"x" * 50, f"Content-Encoding: {coding}"))) == 415
+
+
+@pytest.mark.parametrize(
+    "raw",
+    [
+        b"GET / HTTP/1.1\r\nHost: localhost\r\nContent-Length: 5\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n",
+        b"GET / HTTP/1.1\r\nHost: localhost\r\nContent-Length: 5\r\nContent-Length: 6\r\n\r\nabcdef",
+        b"GET / HTTP/1.1\r\nHost: localhost\r\nHost: elsewhere\r\n\r\n",
+        b"GET / HTTP/1.1\r\n\r\n",
+        b"GET http://elsewhere/ HTTP/1.1\r\nHost: localhost\r\n\r\n",
+        b"GET / HTTP/1.1\r\nHost: localhost\r\nA : b\r\n\r\n",
+        b"GET / HTTP/1.1\r\nHost: localhost\r\nA: b\0c\r\n\r\n",
+        b"GET /\0 HTTP/1.1\r\nHost: localhost\r\n\r\n",
+        b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03\r\n\r\n",
+        b"GET / HTTP/1.1\r\nHost: localhost\r\nTransfer-Encoding: gzip, chunked\r\n\r\n",
+        b"GET / HTTP/1.1\r\nHost: localhost\r\nContent-Length: -1\r\n\r\n",
+    ],
+)
+def test_what_can_be_read_in_two_ways_is_refused(server, raw):
+    assert status(ask(server, raw)) in (400, 501)
+
+
+def test_headers_are_bounded(server):
+    many = "".join(f"X-{number}: y\r\n" for number in range(200))
+    for extra in ("X: " + "y" * 30_000 + "\r\n", many):
+        answer = ask(server, f"GET / HTTP/1.1\r\nHost: localhost\r\n{extra}Connection: close\r\n\r\n".encode())
+        assert status(answer) in (400, 431)
+
+
+def test_who_never_speaks_is_let_go(server):
+    with connect(server) as client:
+        started = time.monotonic()
+        assert everything(client) == b""
+        assert time.monotonic() - started < 20 * LIMITS.idle_s
+
+
+def test_slow_headers_and_slow_bodies_end(server):
+    for first in (b"GET / HTTP/1.1\r\nHo", post(b"{", length=50)):
+        with connect(server) as client:
+            client.sendall(first)
+            assert status(everything(client)) == 408
+
+
+def test_a_body_that_drips_ends_although_it_moves(server):
+    with connect(server) as client:
+        client.sendall(post(b"", length=90_000))
+        stop = threading.Event()
+
+        def drip():
+            while not stop.wait(0.05):
+                try:
+                    client.sendall(b" ")
+                except OSError:
+                    return
+
+        dripping = threading.Thread(target=drip)
+        dripping.start()
+        try:
+            assert status(everything(client)) == 408
+        finally:
+            stop.set()
+            dripping.join()
+
+
+def test_connections_are_bounded_and_come_back(server):
+    clients = [socket.create_connection(("127.0.0.1", port(server)), timeout=10) for _ in range(LIMITS.connections + 5)]
+    time.sleep(0.2)
+    refused = sum(
+        b" 503 " in (client.recv(64) if number >= LIMITS.connections else b"") for number, client in enumerate(clients)
+    )
+    for client in clients:
+        client.close()
+    assert refused == 5
+    for _ in range(50):
+        time.sleep(0.1)
+        if server.app.state.metrics.connections.value() <= 1:
+            break
+
+
+def test_requests_in_one_breath_are_answered_in_turn(server):
+    raw = post(b'{"input": "cat", "model": "tiny"}', close=False) + post(b'{"input": "the cat", "model": "tiny"}')
+    answer = ask(server, raw)
+    assert answer.count(b"HTTP/1.1 200") == 2
+
+
+@pytest.mark.parametrize("where", [0, 30, 120])
+def test_a_client_that_leaves_midway_leaves_nothing_behind(server, where):
+    raw = post(b'{"input": ["the cat", "sat"], "model": "tiny"}')
+    with connect(server) as client:
+        client.sendall(raw[:where] if where else raw)
+    deadline = time.monotonic() + 10
+    while server.app.state.service.queue_depth() and time.monotonic() < deadline:
+        time.sleep(0.01)
+    assert server.app.state.service.queue_depth() == 0
+
+
+@pytest.mark.parametrize(
+    "name", ["../x", "%2e%2e%2fetc", "a%00b", "CON", "x" * 4000, "NUL.bundle", "..%5c..", "tiny@../1"]
+)
+def test_names_touch_no_file(server, name):
+    body = json.dumps({"input": "cat", "model": name}).encode()
+    assert status(ask(server, post(body))) in (400, 404, 422)
+    answer = ask(
+        server, f"GET /v2/models/{name} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n".encode("latin-1")
+    )
+    assert status(answer) in (400, 404)
+
+
+@pytest.mark.parametrize("value", ["0", "0.001"])
+def test_a_deadline_that_is_past_costs_no_inference(server, value):
+    before = server.app.state.metrics.snapshot()
+    answer = ask(
+        server, post(b'{"input": "a new text of some words", "model": "tiny"}', f"X-Request-Deadline-Ms: {value}")
+    )
+    assert status(answer) == 504, before
+
+
+@pytest.mark.parametrize("value", ["-1", "soon", "1e9", "nan", ""])
+def test_a_deadline_is_a_number(server, value):
+    assert status(ask(server, post(b'{"input": "cat"}', f"X-Request-Deadline-Ms: {value}"))) == 400
