@@ -190,8 +190,8 @@ class Follower:
             hits, _ = await find(self._state, question.query, k=max(1, min(question.k, 50)), index=question.index)
         except TightropeError as error:
             return _answer(question, [], 0.0, error.message)
-        except Failure as error:
-            return _answer(question, [], 0.0, error.message)
+        except Failure as failure:
+            return _answer(question, [], 0.0, failure.detail)
         return _answer(question, hits, time.perf_counter() - started)
 
 

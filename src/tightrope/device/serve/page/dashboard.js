@@ -85,7 +85,7 @@ function work(state) {
   const rows = Object.entries(requests.by_api);
   byId("apis").tBodies[0].replaceChildren(...(rows.length ? rows : [["–", {}]]).map(([name, api]) => el("tr", {},
     el("th", { scope: "row" }, name), el("td", { class: "n" }, count(api.total)),
-    ...["p50", "p95", "p99"].map((share) => el("td", { class: "n" }, seconds(api[share]))))));
+    ...["p50", "p95", "p99"].map((share) => el("td", { class: "n" }, name === "live" ? "–" : seconds(api[share]))))));
   const asked = cache.hits + cache.misses;
   lines(byId("refusals"), [
     ["refused", Object.entries(refused).filter(([, number]) => number).map(([name, number]) => `${count(number)} ${name.replace("_", " ")}`).join(", ") || "none"],
@@ -102,7 +102,7 @@ function machine(state) {
     ["temperature", metrics.temperature_celsius === null ? "not readable" : `${digits(metrics.temperature_celsius)} °C`],
     ["energy since the start", energy.join(", ") || "not readable"],
     ...Object.entries(server.choices),
-    ...state.indexes.map((index) => [`index ${index.name}`, `${many(index.passages, "passage")}${index.bytes ? `, ${bytes(index.bytes)}` : ""}`]),
+    ...state.indexes.map((index) => [`index ${index.name}`, index.state]),
   ]);
 }
 

@@ -62,5 +62,6 @@ function lines(list, pairs) {
     if (!list.children[place]) list.append(el("div", {}, el("dt"), el("dd")));
     say(list.children[place].firstChild, name);
     say(list.children[place].lastChild, value);
+    list.children[place].classList.toggle("long", value.length > 40);
   });
 }

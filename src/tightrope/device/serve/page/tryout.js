@@ -60,9 +60,9 @@ function latest(note, act) {
   };
 }
 
-const row = (words, score, where) => el("li", {},
+const row = (words, score, where, best = 1) => el("li", {},
   el("span", { class: "words" }, ...words), where ? el("span", { class: "where" }, where) : null,
-  el("span", { class: "score" }, el("i", { style: { "--share": `${Math.max(0, Math.min(100, 100 * score))}%` } }), score.toFixed(3)));
+  el("span", { class: "score" }, el("i", { style: { "--share": `${Math.max(0, Math.min(100, (100 * score) / best))}%` } }), score.toFixed(3)));
 
 const compare = latest("similarity-note", async () => {
   const others = byId("others").value.split("\n").map((text) => text.trim()).filter(Boolean).slice(0, 50);
@@ -113,7 +113,7 @@ function marked(text, query) {
 function hits(state) {
   byId("search-note").classList.toggle("failed", Boolean(state.error));
   say("search-note", state.error ? state.error : !state.query ? "" : `${many(state.hits.length, "passage")} in ${seconds(state.took_s)}`);
-  byId("hits").replaceChildren(...state.hits.map((hit) => row(marked(hit.text, state.query), hit.score, hit.source)));
+  byId("hits").replaceChildren(...state.hits.map((hit) => row(marked(hit.text, state.query), hit.score, hit.title || hit.key, state.hits[0].score || 1)));
 }
 
 function search() {
