@@ -6,7 +6,7 @@ from typing import Any
 
 import msgspec
 
-from tightrope.device.serve.http import health, oip, openai, search, tei
+from tightrope.device.serve.http import health, live, oip, openai, pages, search, tei
 from tightrope.device.serve.http.routes import Request, Response, Route
 
 TITLES = {
@@ -37,8 +37,9 @@ ROUTES = (Route("GET", "/openapi.json", document),)
 @lru_cache(maxsize=1)
 def _document(version: str) -> bytes:
     """OpenAPI 3.1, as JSON."""
-    found = (*health.ROUTES, *openai.ROUTES, *tei.ROUTES, *oip.ROUTES, *search.ROUTES, *ROUTES)
-    routes = [route for route in found if route.method != "WEBSOCKET"]
+    modules = (health, openai, tei, oip, search, live, pages)
+    found = [*(route for module in modules for route in module.ROUTES), *ROUTES]
+    routes = [route for route in found if route.method != "WEBSOCKET"]  # OpenAPI has no word for it
     types = [kind for route in routes for kind in _types(route) if kind is not None]
     schemas, components = msgspec.json.schema_components(types, ref_template="#/components/schemas/{name}")
     described = iter(schemas)
