@@ -151,6 +151,7 @@ class Follower:
         self._state = state
         self._feed = feed
         self._question = Question()
+        self._told: dict[str, Any] = {}
         self._asked = asyncio.Event()
 
     def hear(self, text: str | bytes) -> None:
@@ -158,7 +159,8 @@ class Follower:
         try:
             question = msgspec.json.decode(text, type=Question)
         except (msgspec.DecodeError, UnicodeDecodeError) as error:
-            self._feed.push(_answer(Question(), [], 0.0, f"This is no question: {error}."))
+            self._told = _answer(Question(), [], 0.0, f"This is no question: {error}.")
+            self._feed.push(self._told)
             return
         if question.resync:
             self._feed.resync()
@@ -176,7 +178,10 @@ class Follower:
             with suppress(TimeoutError):
                 await asyncio.wait_for(self._asked.wait(), AGAIN_S if self._question.query else None)
             self._asked.clear()
-            self._feed.push(await self._found(self._question))
+            found = await self._found(self._question)
+            if found | {"took_s": 0.0} != self._told | {"took_s": 0.0}:  # how long it took alone is no news
+                self._told = found
+                self._feed.push(found)
 
     async def _found(self, question: Question) -> dict[str, Any]:
         from tightrope.device.serve.http.search import find  # SQLite, for those who search
@@ -223,12 +228,13 @@ async def _events(
     others = [gone] if work is None else [gone, asyncio.ensure_future(work)]
     with held:
         try:
-            yield b"retry: 2000\n\n"
+            before = b"retry: 2000\n"
             while not gone.done():
                 news = asyncio.ensure_future(feed.pull())
                 await asyncio.wait((news, gone), timeout=PING_S, return_when=asyncio.FIRST_COMPLETED)
                 if news.done():
-                    yield b"data: " + news.result().encode() + b"\n\n"
+                    yield before + b"data: " + news.result().encode() + b"\n\n"
+                    before = b""
                     continue
                 news.cancel()
                 yield b": ping\n\n"
