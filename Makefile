@@ -20,7 +20,7 @@ fit: setup ## fit MODEL to BUDGET on this machine; ends with a table and the pat
 	$(BIN)/tightrope fit $(MODEL) --budget "$(BUDGET)" --out $(OUT) --force
 
 test: .venv/dev.stamp ## run all tests that this machine can run
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -n auto --dist loadfile
 
 check: .venv/dev.stamp ## style, types, layers, and that the docs' tables are those of the stored measurements
 	$(BIN)/ruff check .
