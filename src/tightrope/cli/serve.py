@@ -46,7 +46,13 @@ def _bytes(ctx: click.Context, param: click.Parameter, value: str | None) -> int
 )
 @click.option("--tls-cert", type=click.Path(exists=True, path_type=Path), help="A certificate (PEM).")
 @click.option("--tls-key", type=click.Path(exists=True, path_type=Path), help="Its key (PEM).")
-@click.option("--log-level", type=click.Choice(["info", "warning", "error"]), default="warning", show_default=True)
+@click.option(
+    "--log-level",
+    type=click.Choice(["info", "warning", "error"]),
+    default="warning",
+    show_default=True,
+    help="Events of this kind and graver ones go to standard error, one JSON line each.",
+)
 def serve(path: Path, **given: Any) -> None:
     """Serve PATH: a bundle, or a folder of NAME/VERSION.bundle.
 

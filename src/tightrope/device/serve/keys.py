@@ -70,7 +70,7 @@ def revoke(path: Path, name: str) -> None:
 def read(path: Path) -> tuple[Key, ...]:
     """The keys of a file. Raises `ServeError` if it cannot be read, or if others may read it."""
     try:
-        if path.stat().st_mode & 0o077:
+        if path.stat().st_mode & 0o027:  # a group may read it: so secrets are handed into containers
             raise ServeError(f"{path} can be read by others.", hint=f"chmod 600 {path}")
         found = json.loads(path.read_bytes())
         keys = tuple(Key(**entry) for entry in found["keys"])
