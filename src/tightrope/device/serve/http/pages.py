@@ -2,12 +2,14 @@
 
 from urllib.parse import parse_qs
 
+from tightrope.device.serve.http import body
 from tightrope.device.serve.http.failures import Headers
 from tightrope.device.serve.http.routes import Request, Response, Route
 from tightrope.device.serve.http.sessions import COOKIE, LASTS_S
 from tightrope.device.serve.metrics import CONTENT_TYPE
 from tightrope.device.serve.page import dashboard
 
+FORM_BYTES = 4096
 UNKNOWN = "This key is not known."
 
 
@@ -25,7 +27,12 @@ async def log_in(request: Request) -> Response:
     keys = request.state.keys
     if keys is None:
         return _to("/")
-    fields = parse_qs((await request.body()).decode("utf-8", "replace"), max_num_fields=8)
+    data, held = await body.take(request.receive, None, FORM_BYTES, request.state.ledger)
+    held.release()
+    try:
+        fields = parse_qs(data.decode("utf-8", "replace"), max_num_fields=8)
+    except ValueError:
+        fields = {}
     key = keys.check(fields.get("key", [""])[0].strip())
     if key is None:
         return _log_in(UNKNOWN, 401)

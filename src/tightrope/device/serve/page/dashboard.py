@@ -36,7 +36,7 @@ def headers(page: str) -> dict[str, str]:
         "content-type": CONTENT_TYPE,
         "content-security-policy": policy,
         "cache-control": "no-store",
-        "referrer-policy": "no-referrer",
+        "referrer-policy": "same-origin",
         "x-content-type-options": "nosniff",
         "x-frame-options": "DENY",
         "cross-origin-opener-policy": "same-origin",
