@@ -35,7 +35,7 @@ def _measures(found: Mapping[str, Any]) -> list[tuple[str, str, str]]:
         rows.append((f"exec to ready, median of {starts['n']}", show(starts["ready_s"], "seconds"), "≤ 1 s"))
         rows.append(("resident when ready, one model", show(starts["resident_bytes"], "bytes"), ""))
     if empty := found.get("empty"):
-        rows.append(("resident, no model", show(empty["resident_bytes"], "bytes"), "≤ 35 MB"))
+        rows.append(("resident, its model unloaded", show(empty["resident_bytes"], "bytes"), "≤ 35 MB"))
     if soak := found.get("soak"):
         requests = sum(soak["statuses"].values())
         name = f"peak over {soak['minutes']:g} minutes of mixed load, {requests:,} requests"

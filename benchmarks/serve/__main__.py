@@ -42,7 +42,7 @@ def _measure(given: argparse.Namespace) -> None:
     setting = beside.Setting(work=work, bundle=bundle, texts=texts, seconds=seconds, rounds=min(rounds, 2))
     parts: dict[str, Callable[[], dict[str, Any]]] = {
         "starts": lambda: alone.starts(bundle, work, 2 if given.quick else 10),
-        "empty": lambda: alone.empty(work),
+        "empty": lambda: alone.empty(bundle, work),
         "share": lambda: alone.share_of_session(bundle, work, texts, seconds=seconds, rounds=rounds),
         "peers": lambda: beside.measure(setting, given.peer or [item.name for item in peers.contestants()], _say),
         "soak": lambda: alone.soak(bundle, work, texts, minutes=minutes, step_s=seconds / 2, say=_say),

@@ -57,15 +57,14 @@ def starts(bundle: Path, work: Path, count: int) -> dict[str, Any]:
     return {"n": count, "ready_s": median(times), "ready_most_s": max(times), "resident_bytes": median(idle)}
 
 
-def empty(work: Path) -> dict[str, Any]:
-    """A server with no model: what the network, the service and Python cost."""
-    port = free_port()
-    with tempfile.TemporaryDirectory() as models, tempfile.TemporaryDirectory() as state:
-        command = [sys.executable, "-m", "tightrope", "serve", models, "--port", str(port), "--state", state]
-        log = work / "logs" / "serve_empty.log"
-        with Server(command, port=port, ready="/health/live", log=log, core=cores()[0]) as server:
-            server.get("/health/live")
-            return {"ready_s": server.ready_s, "resident_bytes": server.resident(), "peak_bytes": server.peak()}
+def empty(bundle: Path, work: Path) -> dict[str, Any]:
+    """A server whose only model was unloaded: what the network, the service and its libraries cost."""
+    with served(bundle, work, "--memory", MEMORY, "--admin", str(work / "empty.sock")) as server:
+        loaded = server.resident()
+        [model] = json.loads(server.get("/v1/models"))["data"]
+        words = [sys.executable, "-m", "tightrope", "model", "unload", model["id"], "--admin", str(work / "empty.sock")]
+        subprocess.run(words, check=True, cwd=ROOT, stdout=subprocess.DEVNULL)
+        return {"loaded_bytes": loaded, "resident_bytes": server.resident(), "peak_bytes": server.peak()}
 
 
 def share_of_session(bundle: Path, work: Path, texts: Sequence[str], *, seconds: float, rounds: int) -> dict[str, Any]:

@@ -86,6 +86,6 @@ def test_what_was_not_measured_is_not_in_the_table() -> None:
     peers = {"clients": [1, 16], "rounds": 2, "seconds": 10.0, "processor": "p", "date": "d", "servers": {"x": server}}
     text = block({"empty": {"resident_bytes": 30_000_000}, "peers": peers})
     assert text.startswith(BEGIN) and text.endswith(END)
-    assert "| resident, no model | 30 MB | ≤ 35 MB |" in text
+    assert "| resident, its model unloaded | 30 MB | ≤ 35 MB |" in text
     assert "| LitServe | 100 | 10 ms | 20 ms | 100 | 10 ms | 20 ms | 700 MB | 9 s |" in text
     assert "soak" not in text and "bare session" not in text
