@@ -1,5 +1,6 @@
 """`tightrope serve`: bundles behind HTTP."""
 
+import sys
 from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any
@@ -65,6 +66,8 @@ def serve(path: Path, **given: Any) -> None:
     limits = _limits(given["limit"])
     if limits is None:
         return
+    if given["tls_cert"] is None:
+        _spare_ssl()
     from tightrope.device.serve import logs, state
     from tightrope.device.serve.server import Options, Server
 
@@ -86,6 +89,15 @@ def serve(path: Path, **given: Any) -> None:
         private_key=given["tls_key"],
     )
     Server(options).run(_say)
+
+
+def _spare_ssl() -> None:
+    """Load asyncio as where Python has no ssl, which it can do without: that is 4 MB for nothing."""
+    sys.modules["ssl"] = None  # type: ignore[assignment]
+    import asyncio
+
+    assert asyncio
+    del sys.modules["ssl"]
 
 
 def _say(server: Any) -> None:
