@@ -74,7 +74,17 @@ def contestants(memory: str = "100MB") -> list[Contestant]:
             label="infinity-emb",
             environment="serve_infinity",
             command=(
-                *("-m", "infinity_emb", "v2", "--model-id", "{model}", "--port", "{port}", "--engine", "torch"),
+                *(
+                    "-c",
+                    "from infinity_emb.cli import cli; cli()",
+                    "v2",
+                    "--model-id",
+                    "{model}",
+                    "--port",
+                    "{port}",
+                    "--engine",
+                    "torch",
+                ),
                 *("--device", "cpu", "--no-bettertransformer", "--served-model-name", "minilm", "--no-model-warmup"),
             ),
             path="/embeddings",
