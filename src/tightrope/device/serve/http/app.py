@@ -58,9 +58,13 @@ class App:
     async def socket(self, scope: Mapping[str, Any], socket: Any) -> None:
         """Serve one WebSocket. Raises `Failure` before it is accepted if it may not be."""
         request = Request(scope=scope, state=self.state, id=_request_id(scope), receive=_nothing)
-        route = self._admitted(request, "WEBSOCKET")
-        self.state.metrics.requests.add(api=request.api, status=101)
-        await route.handler(request, socket)
+        try:
+            route = self._admitted(request, "WEBSOCKET")
+            self.state.metrics.requests.add(api=request.api, status=101)
+            await route.handler(request, socket)
+        finally:
+            if request.key is not None and self.state.keys is not None:
+                self.state.keys.end(request.key)
 
     async def _answer(self, scope: Mapping[str, Any], receive: Receive, send: Send) -> None:
         started = time.perf_counter()
@@ -117,7 +121,7 @@ class App:
         if self.state.keys is None and _name(host) not in self.state.hosts:
             raise Failure("misdirected", f"This server is not called {host!a:.60}.")
         origin = request.header("origin")
-        if origin is not None and urlsplit(origin).netloc.lower() != host:
+        if origin is not None and _host(origin) != host:
             raise Failure("forbidden", f"Pages of {origin!a:.60} may not use this server.")
         if request.header("sec-fetch-site") in ("cross-site", "same-site"):
             raise Failure("forbidden", "Pages of other sites may not use this server.")
@@ -177,6 +181,14 @@ def _api_of(path: str) -> str:
 def _name(host: str) -> str:
     """A Host without its port."""
     return host[: host.index("]") + 1] if host.startswith("[") and "]" in host else host.partition(":")[0]
+
+
+def _host(origin: str) -> str:
+    """The Host that a page came from; nobody's, if it cannot be read."""
+    try:
+        return urlsplit(origin).netloc.lower()
+    except ValueError:
+        return ""
 
 
 def _request_id(scope: Mapping[str, Any]) -> str:

@@ -27,6 +27,7 @@ T = TypeVar("T")
 Handler = Callable[..., Awaitable[Any]]
 AT_ONCE_BYTES = 65_536
 """A larger body is read and cut into tokens by another thread than the one that serves the network."""
+QUERY_FIELDS = 64
 PRIORITIES = ("-2", "-1", "0", "1", "2")
 
 
@@ -117,8 +118,12 @@ class Request:
 
     @property
     def query(self) -> dict[str, str]:
-        """The query's fields."""
-        return dict(parse_qsl(self.scope["query_string"].decode("latin-1"), keep_blank_values=True, max_num_fields=64))
+        """The query's fields. Raises `Failure` if they are too many."""
+        text = self.scope["query_string"].decode("latin-1")
+        try:
+            return dict(parse_qsl(text, keep_blank_values=True, max_num_fields=QUERY_FIELDS))
+        except ValueError as error:
+            raise Failure("malformed", f"A query has {QUERY_FIELDS} fields at most.") from error
 
     async def body(self) -> bytes:
         """The whole body, within the limits; its memory is held until the answer is out."""

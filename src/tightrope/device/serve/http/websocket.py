@@ -17,6 +17,7 @@ from wsproto.utilities import LocalProtocolError, RemoteProtocolError
 
 from tightrope.device.serve import logs
 from tightrope.device.serve.http import failures
+from tightrope.device.serve.http.exchange import HELD_BYTES
 from tightrope.device.serve.http.failures import Failure
 
 if TYPE_CHECKING:
@@ -40,7 +41,7 @@ class Socket:
         self._early = early
         """What came before the handshake was answered."""
         self._open = self._gone = False
-        self._pinged = False
+        self._pinged = self._paused = False
         self._message = ""
         self._waiting: deque[str] = deque()
         self._news = asyncio.Event()
@@ -85,6 +86,9 @@ class Socket:
 
     async def run(self) -> None:
         """Let the application serve it, and close what it leaves open."""
+        if flaw := _flaw(self.scope):
+            self._refuse(Failure("malformed", flaw))
+            return
         try:
             self._ws.initiate_upgrade_connection(self.scope["headers"], self.scope["path"])
         except (RemoteProtocolError, LocalProtocolError) as error:
@@ -106,7 +110,9 @@ class Socket:
     # For the handler ------------------------------------------------------------------------------------
 
     async def accept(self) -> None:
-        """Answer the handshake."""
+        """Answer the handshake. Raises `Gone` if nobody waits for it any more."""
+        if self._gone:
+            raise Gone
         self._write(AcceptConnection())
         self._open = True
         early, self._early = self._early, b""
@@ -120,7 +126,9 @@ class Socket:
             self._news.clear()
             await self._news.wait()
         text = self._waiting.popleft()
-        if len(self._waiting) < MESSAGES and not self._connection.transport.is_closing():
+        if self._paused and len(self._waiting) < MESSAGES and not self._connection.transport.is_closing():
+            self._paused = False
+            self._connection.deadline_s = self._connection.guard.now() + self._connection.guard.limits.idle_s
             self._connection.transport.resume_reading()
         return text
 
@@ -140,7 +148,8 @@ class Socket:
 
     def _take(self, event: Any) -> None:
         if isinstance(event, Ping):
-            self._write(event.response())
+            if self._connection.transport.get_write_buffer_size() <= HELD_BYTES:  # else its pongs would be hoarded
+                self._write(event.response())
         elif isinstance(event, CloseConnection):
             self._end(event.code)
         elif isinstance(event, BytesMessage):
@@ -154,6 +163,7 @@ class Socket:
                 self._message = ""
                 self._news.set()
                 if len(self._waiting) >= MESSAGES:
+                    self._paused = True
                     self._connection.deadline_s = math.inf
                     self._connection.transport.pause_reading()
 
@@ -184,3 +194,12 @@ class Socket:
             [h11.Response(status_code=status, headers=head), h11.Data(data=body), h11.EndOfMessage()]
         )
         self._end(1000)
+
+
+def _flaw(scope: dict[str, Any]) -> str:
+    """Why a request cannot become a WebSocket, or nothing: a body would be read as frames (RFC 6455, 4.1)."""
+    if scope["method"] != "GET" or scope["http_version"] != "1.1":
+        return "A WebSocket is asked for with GET and HTTP/1.1."
+    if any(name in (b"content-length", b"transfer-encoding") for name, _ in scope["headers"]):
+        return "A request for a WebSocket has no body."
+    return ""
