@@ -61,7 +61,10 @@ def contestants(memory: str = "100MB") -> list[Contestant]:
             name="tightrope",
             label="tightrope, native engine",
             environment=None,
-            command=("-m", "tightrope", "serve", "{bundle}", "--port", "{port}", "--memory", memory),
+            command=(
+                *("-m", "tightrope", "serve", "{bundle}", "--port", "{port}", "--memory", memory),
+                *("--limit", "cache_bytes=0"),  # texts come again, and no answer may be remembered
+            ),
             path="/v1/embeddings",
             ready="/health/ready",
             body=OPENAI,
