@@ -22,7 +22,8 @@ class Mirror:
     """A client's copy of the server's state."""
 
     def __init__(self) -> None:
-        self.seq, self.state = 0, None
+        self.seq = 0
+        self.state: Any = None
         self.patches = 0
 
     def read(self, text: str | bytes) -> Any:
@@ -119,6 +120,11 @@ def test_what_is_no_text_or_too_long_ends_the_stream(searched: Server, message: 
     assert httpx.get(searched.url + "/health/ready").status_code == 200
 
 
+def embedded(document: Any) -> int:
+    """How many requests for embeddings a dashboard's document counts."""
+    return int(document["metrics"]["requests"]["by_api"].get("openai", {}).get("total", 0))
+
+
 def test_the_dashboards_document_comes_as_events_and_changes(searched: Server) -> None:
     mirror = Mirror()
     with events_of(searched, "/v1/live/status") as events:
@@ -126,9 +132,10 @@ def test_the_dashboards_document_comes_as_events_and_changes(searched: Server) -
         incoming = events.iter_sse()
         first = mirror.read(next(incoming).data)
         assert first["models"][0]["versions"][0]["state"] == "current"
+        before = embedded(mirror.state)
         assert httpx.post(searched.url + "/v1/embeddings", json={"input": "the cat"}).status_code == 200
         until = time.monotonic() + 10
-        while mirror.state["metrics"]["requests"]["by_api"].get("openai", {}).get("total", 0) < 1:
+        while embedded(mirror.state) <= before:
             assert time.monotonic() < until
             mirror.read(next(incoming).data)
     assert mirror.patches >= 1
@@ -155,7 +162,8 @@ def test_streams_are_counted_and_their_places_come_back(searched: Server) -> Non
         assert refused.status_code == 429 and refused.headers["retry-after"]
     _until(lambda: board.readers == 0)
     with events_of(searched, "/v1/live/search", query="cat") as events:
-        next(events.iter_sse())
+        incoming = events.iter_sse()  # dropped, it would end the stream
+        next(incoming)
         assert board.readers == 1
     _until(lambda: board.readers == 0)
 
