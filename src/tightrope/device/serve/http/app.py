@@ -73,7 +73,7 @@ class App:
         try:
             response = await self._response(request)
             status = response.status
-            await _send(response, request.id, send)
+            await _send(response, request.id, send, head=scope["method"] == "HEAD")
         finally:
             request.release()
             if request.key is not None and self.state.keys is not None:
@@ -196,7 +196,7 @@ def _request_id(scope: Mapping[str, Any]) -> str:
     return given if _ID.fullmatch(given) else secrets.token_hex(8)
 
 
-async def _send(response: Response, request_id: str, send: Send) -> None:
+async def _send(response: Response, request_id: str, send: Send, *, head: bool = False) -> None:
     kind = response.content_type
     headers = [
         (b"content-type", kind.encode() if isinstance(kind, str) else kind),
@@ -205,6 +205,9 @@ async def _send(response: Response, request_id: str, send: Send) -> None:
         *response.headers,
     ]
     whole = response.body if isinstance(response.body, bytes) else None
+    if head and whole is None:
+        await response.body.aclose()  # type: ignore[union-attr]
+        whole = b""
     if whole is not None:
         headers.append((b"content-length", str(len(whole)).encode()))
     await send({"type": "http.response.start", "status": response.status, "headers": headers})
