@@ -9,6 +9,9 @@ from safetensors.numpy import save_file
 
 from tightrope.workshop.reference import reference
 
+collect_ignore = ["deploy_steps.py"]
+"""A program for a library of its own, not a test."""
+
 
 @pytest.fixture
 def victim(tmp_path, tiny_bert) -> Path:

@@ -49,7 +49,7 @@ def command(tiny, folder, *more):
 
 def test_answers_are_the_models_own(tiny):
     texts = ["the cat sat", "no dogs"]
-    with tightrope.serve(tiny, memory="300MB", threads=1) as server, open_bundle(tiny) as model:
+    with tightrope.serve(tiny, memory="8GB", threads=1) as server, open_bundle(tiny) as model:
         found = ask(f"{server.url}/v1/embeddings", {"input": texts})
         rows = np.array([item["embedding"] for item in found["data"]], np.float32)
         np.testing.assert_array_equal(rows, model.embed(texts))
