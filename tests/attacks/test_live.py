@@ -44,7 +44,7 @@ def raw(server, first, *, room=None):
 
 def framed(payload, opcode=1):
     """A masked frame, as clients send them."""
-    mask = os.urandom(4)
+    mask = b"\x37\xfa\x21\x3d"  # always the same: it is part of names of tests
     size = len(payload)
     head = bytes([0x80 | opcode]) + (bytes([0x80 | size]) if size < 126 else bytes([0xFE]) + struct.pack(">H", size))
     return head + mask + bytes(byte ^ mask[place % 4] for place, byte in enumerate(payload))
