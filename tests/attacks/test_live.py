@@ -69,7 +69,7 @@ def test_who_does_not_read_is_let_go_and_costs_nothing(server, first):
     board = server.app.state.board
     before = memory.read().resident_bytes
     with closing(raw(server, first, room=2048)):
-        until(lambda: board.readers == 1)
+        until(lambda: len(board._feeds) == 1)
         [feed] = board._feeds
         end = time.monotonic() + 10
         number = 0
