@@ -4,11 +4,13 @@ import json
 import socket
 import threading
 import time
-from contextlib import closing
+from contextlib import closing, suppress
 
 import pytest
 
 import tightrope
+from tightrope.device.serve.http.body import check_shape
+from tightrope.device.serve.http.failures import Failure
 from tightrope.device.serve.limits import Limits
 
 pytestmark = pytest.mark.engine
@@ -101,6 +103,20 @@ def test_what_is_no_request_is_the_clients_fault(server, body):
     assert 400 <= status(answer) < 500
     error = json.loads(answer.partition(b"\r\n\r\n")[2])["error"]
     assert error["message"] and error["type"] == "invalid_request_error"
+
+
+@pytest.mark.parametrize("piece", [b'\\"', b'"\\', b'"', b"[],", b'"",', b'\\u0022":'])
+def test_what_is_read_of_a_body_is_read_once(piece):
+    """Time grows with the length and not with its square: a few kilobytes of quotes must not hold up everybody."""
+
+    def seconds(length):
+        data = b'["' + piece * (length // len(piece))
+        started = time.process_time()
+        with suppress(Failure):
+            check_shape(data, 32)
+        return time.process_time() - started
+
+    assert seconds(32_000) < 30 * max(seconds(4_000), 0.002)
 
 
 def test_a_body_that_says_it_is_too_large_is_refused_before_it_comes(server):

@@ -93,8 +93,9 @@ def decode(data: bytes, kind: type[T], *, depth: int) -> T:
         raise Failure("malformed", f"The body is not JSON: {error}.") from error
 
 
-_TOKENS = re.compile(rb'"(?:[^"\\]|\\.)*+"\s*(:)?|[\[\]{}]', re.DOTALL)
-"""Strings (with a colon after them: keys) and brackets. A string that does not end is left to the decoder."""
+_TOKENS = re.compile(rb'"[^"\\]*+(?:\\.[^"\\]*+)*+(?:"\s*(:)?|\\?\Z)|[\[\]{}]', re.DOTALL)
+"""Strings (with a colon after them: keys) and brackets. One that does not end is one all the same: each byte is seen
+once, whatever is sent. The decoder says what is wrong with it."""
 
 
 def check_shape(data: bytes, depth: int) -> None:
