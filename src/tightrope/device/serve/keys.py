@@ -18,6 +18,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
+from tightrope import places
 from tightrope.errors import DataError, OutputError, RefusedError, ServeError, UnknownNameError
 
 PREFIX = "tr_"
@@ -113,6 +114,7 @@ def _write(path: Path, keys: tuple[Key, ...]) -> None:
                 stream.flush()
                 os.fsync(stream.fileno())
             Path(name).replace(path)
+            places.sync(path.parent)  # a revocation outlives a power cut
         finally:
             Path(name).unlink(missing_ok=True)
     except OSError as error:
