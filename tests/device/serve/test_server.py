@@ -108,6 +108,23 @@ def test_a_port_that_is_taken_is_said(tiny):
             pass
 
 
+def test_a_socket_that_cannot_be_made_is_said(tiny, tmp_path):
+    with pytest.raises(ServeError, match="cannot be opened"), tightrope.serve(tiny, admin="/proc/none/s", threads=1):
+        pass
+
+
+def test_a_budget_is_an_amount(tiny):
+    with pytest.raises(ServeError, match="lots"):
+        tightrope.serve(tiny, memory="lots")
+
+
+def test_the_owners_socket_is_the_owners(tiny, tmp_path):
+    path = tmp_path / "admin.sock"
+    with tightrope.serve(tiny, admin=path, threads=1):
+        assert path.stat().st_mode & 0o777 == 0o600
+    assert not path.exists()
+
+
 @pytest.mark.parametrize("given", [{"port": 70000}, {"certificate": "x"}, {"host": "0.0.0.0"}])
 def test_options_that_mean_nothing_are_refused(tiny, given):
     with pytest.raises(ServeError):

@@ -6,7 +6,6 @@ begin and end. Everything else lives in those rooms.
 
 import asyncio
 import os
-import stat
 import threading
 import time
 from collections.abc import Callable, Mapping
@@ -19,11 +18,12 @@ from typing import Any, Self
 
 from tightrope import bundle
 from tightrope.device import machine
-from tightrope.device.serve import adapt, admin, state
+from tightrope.device.serve import adapt
 from tightrope.device.serve.catalogue import Catalogue
 from tightrope.device.serve.child import open_safely
+from tightrope.device.serve.http import owner
 from tightrope.device.serve.http.app import App
-from tightrope.device.serve.http.guard import Guard, allow_descriptors, same_user
+from tightrope.device.serve.http.guard import Guard, allow_descriptors
 from tightrope.device.serve.http.live import Board, describe
 from tightrope.device.serve.http.protocol import Connection
 from tightrope.device.serve.http.routes import State
@@ -41,7 +41,6 @@ from tightrope.version import __version__
 
 LOOPBACK = ("127.0.0.1", "localhost", "[::1]")
 BACKLOG = 1024
-ADMIN_BYTES = 65_536
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -147,7 +146,7 @@ class Server:
                 allow_descriptors(options.limits.connections)
                 self.url = await self._listen(guard, listening)
                 if options.admin is not None:
-                    await _listen_to_owner(options.admin, found.catalogue, listening)
+                    await owner.listen(options.admin, found.catalogue, listening)
                 board = asyncio.ensure_future(found.board.run())
                 self._up.set()
                 ready(self)
@@ -190,7 +189,10 @@ def serve(path: Path | str, **options: Any) -> Server:
     """
     memory = options.pop("memory", None)
     if memory is not None:
-        options["memory_bytes"] = int(parse(memory, "bytes")) if isinstance(memory, str) else memory
+        try:
+            options["memory_bytes"] = int(parse(memory, "bytes")) if isinstance(memory, str) else memory
+        except ValueError as error:
+            raise ServeError(f"memory is {memory!a:.40}: {error}.", hint='Write "100MB", or give bytes.') from error
     if (index := options.pop("index", None)) is not None:
         options["indexes"] = {Path(index).stem: Path(index)}
     for name in ("key_file", "admin", "state", "certificate", "private_key"):
@@ -216,9 +218,7 @@ def _assembled(options: Options, held: ExitStack) -> State:
         from tightrope.device.serve.shelf import Shelf  # SQLite and what reads documents, for those who search
 
         indexes[name] = held.enter_context(Shelf(path, catalogue, ledger))
-    facts: dict[str, Any] = {}
-    board = Board(metrics, lambda: describe(facts["state"]))
-    facts["state"] = State(
+    found = State(
         catalogue=catalogue,
         service=service,
         ledger=ledger,
@@ -226,14 +226,13 @@ def _assembled(options: Options, held: ExitStack) -> State:
         limits=limits,
         keys=keys,
         sessions=Sessions(),
-        board=board,
+        board=Board(metrics, lambda: describe(found)),
         indexes=indexes,
         hosts=frozenset({*LOOPBACK, options.host.lower()}),
         version=__version__,
         started_s=started,
         reasons=crew.reasons,
     )
-    found: State = facts["state"]
     return found
 
 
@@ -245,7 +244,9 @@ def _crew(options: Options, ledger: Ledger) -> adapt.Crew:
     if not (options.path / MANIFEST).is_file():
         return adapt.Crew(threads=1, workers=cores, reasons=(f"many models: {cores} workers with one thread each",))
     source = bundle.read(options.path, verify=False)
-    with ledger.reserve("measuring", footprint_bytes(source)):  # what is too large is refused before it is opened
+    with ledger.reserve(
+        f"model:{options.path.stem}", footprint_bytes(source)
+    ):  # what is too large is refused before it is opened
         return adapt.crew(source, cores)
 
 
@@ -263,80 +264,3 @@ def _tls(options: Options) -> Any:
             hint="Give both as PEM files.",
         ) from error
     return context
-
-
-# The owner's socket ---------------------------------------------------------------------------------------
-
-
-async def _listen_to_owner(path: Path, catalogue: Catalogue, listening: AsyncExitStack) -> None:
-    """Put `admin.answer` on a Unix socket that this user alone can open."""
-    path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
-    with suppress(FileNotFoundError):
-        if stat.S_ISSOCK(path.lstat().st_mode):
-            await _refuse_if_served(path)
-            path.unlink()
-    guard = Guard(_owner(catalogue), Limits(body_bytes=ADMIN_BYTES, connections=16))
-
-    def connection() -> Connection:
-        return _OwnersConnection(guard)
-
-    before = os.umask(0o177)
-    try:
-        server = await asyncio.get_running_loop().create_unix_server(connection, path)
-    except OSError as error:
-        raise ServeError(f"{path} cannot be opened: {error.strerror}.", hint="Give another --admin.") from error
-    finally:
-        os.umask(before)
-    listening.callback(path.unlink, missing_ok=True)
-    listening.callback(server.close)
-
-
-async def _refuse_if_served(path: Path) -> None:
-    """Raise `ServeError` if somebody answers there: two servers must not share what they remember."""
-    try:
-        _, writer = await asyncio.open_unix_connection(path)
-    except OSError:
-        return
-    writer.close()
-    raise ServeError(f"Another server answers at {path}.", hint="Stop it, or give other --admin and --state.")
-
-
-class _OwnersConnection(Connection):
-    """A connection over the owner's socket."""
-
-    def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        """Admit this user and root, whatever the file's mode came to be."""
-        if same_user(transport):
-            super().connection_made(transport)
-        else:
-            transport.close()
-
-
-def _owner(catalogue: Catalogue) -> Any:
-    """The ASGI application of the owner's socket."""
-    import msgspec
-
-    async def application(scope: Mapping[str, Any], receive: Any, send: Any) -> None:
-        body = b""
-        while True:
-            message = await receive()
-            body += message.get("body", b"")
-            if message["type"] != "http.request" or not message.get("more_body") or len(body) > ADMIN_BYTES:
-                break
-        if len(body) > ADMIN_BYTES:
-            code, value = 413, {"error": {"message": "The body is too large.", "hint": "Send less.", "reason": ""}}
-        else:
-            target = scope["raw_path"].decode("latin-1")
-            ask = partial(admin.answer, catalogue, scope["method"], target, body)
-            code, value = await asyncio.get_running_loop().run_in_executor(None, ask)
-        data = msgspec.json.encode(value)
-        headers = [(b"content-type", b"application/json"), (b"content-length", str(len(data)).encode())]
-        await send({"type": "http.response.start", "status": code, "headers": headers})
-        await send({"type": "http.response.body", "body": data})
-
-    return application
-
-
-def default_state() -> Path:
-    """Where the command line keeps what a server must not forget."""
-    return state.folder()
