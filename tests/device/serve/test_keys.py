@@ -1,5 +1,7 @@
 import json
 import os
+import subprocess
+import sys
 
 import pytest
 
@@ -130,4 +132,40 @@ def test_a_file_is_the_old_one_or_the_new_one(file, monkeypatch):
     with pytest.raises(OutputError, match="No space"):
         keys.new(file, "tablet")
     assert file.read_bytes() == before and len(json.loads(before)["keys"]) == 1
-    assert [item.name for item in file.parent.iterdir()] == ["keys"]
+    assert {item.name for item in file.parent.iterdir()} == {"keys", ".keys.lock"}
+
+
+MANY = """
+import sys
+from pathlib import Path
+from tightrope.device.serve import keys
+
+path, who = Path(sys.argv[1]), sys.argv[2]
+print("ready", flush=True)
+sys.stdin.readline()
+for number in range(10):
+    keys.new(path, f"{who}-{number}")
+    if number % 2:
+        keys.revoke(path, f"{who}-{number}")
+"""
+
+
+def test_processes_that_change_the_file_at_once_lose_nothing(file):
+    processes = [
+        subprocess.Popen([sys.executable, "-c", MANY, file, who], stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+        for who in ("one", "two", "three")
+    ]
+    for process in processes:
+        process.stdout.readline()
+    for process in processes:
+        process.stdin.write(b"\n")
+        process.stdin.flush()
+    assert [process.communicate(timeout=60) and process.returncode for process in processes] == [0, 0, 0]
+    kept = {f"{who}-{number}" for who in ("one", "two", "three") for number in range(0, 10, 2)}
+    assert {key.name for key in keys.read(file)} == kept
+
+
+def test_who_may_not_write_there_is_told(tmp_path):
+    (tmp_path / "file").write_text("")
+    with pytest.raises(OutputError, match="cannot be written"):
+        keys.new(tmp_path / "file" / "keys", "phone")

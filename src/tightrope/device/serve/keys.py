@@ -2,9 +2,10 @@
 
 A key is 32 random bytes; the file holds its SHA-256 only. That is enough for a random secret of 256 bits, which nobody
 can guess, while a slow hash would let anybody keep the server busy. The file is read again when it changes, so a key
-that is revoked is refused within a second.
+that is revoked is refused within a second. Who changes it holds a lock beside it: two changes at once are both made.
 """
 
+import fcntl
 import hashlib
 import hmac
 import json
@@ -13,7 +14,8 @@ import re
 import secrets
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -48,24 +50,28 @@ def new(path: Path, name: str, *, rate: float = 0.0, in_flight: int = 0, now: Ca
         raise DataError(f"{name!a:.70} is no name for a key.", hint="Use letters, digits, '.', '_' and '-'.")
     if not rate >= 0 or rate == float("inf") or in_flight < 0:
         raise DataError(f"A key with {rate} requests a second and {in_flight} at once.", hint="Give zero or more.")
-    keys = read(path) if path.exists() else ()
-    if any(key.name == name for key in keys):
-        raise DataError(f"There is a key {name!r} already.", hint=f"tightrope key revoke {name}")
-    if len(keys) >= MOST:
-        raise DataError(f"{path} holds {MOST} keys, which is the most.", hint="Revoke some.")
     secret = PREFIX + secrets.token_urlsafe(32)
     day = time.strftime("%Y-%m-%d", time.gmtime(now()))
-    _write(path, (*keys, Key(name=name, sha256=_hash(secret), rate=rate, in_flight=in_flight, created=day)))
+    with suppress(OSError):  # what stands in the way is said when the lock is taken
+        path.parent.mkdir(parents=True, exist_ok=True)
+    with _changing(path):
+        keys = read(path) if path.exists() else ()
+        if any(key.name == name for key in keys):
+            raise DataError(f"There is a key {name!r} already.", hint=f"tightrope key revoke {name}")
+        if len(keys) >= MOST:
+            raise DataError(f"{path} holds {MOST} keys, which is the most.", hint="Revoke some.")
+        _write(path, (*keys, Key(name=name, sha256=_hash(secret), rate=rate, in_flight=in_flight, created=day)))
     return secret
 
 
 def revoke(path: Path, name: str) -> None:
     """Take a key out of the file. Raises `UnknownNameError` if it is not there."""
-    keys = read(path)
-    if all(key.name != name for key in keys):
-        known = ", ".join(key.name for key in keys) or "none"
-        raise UnknownNameError(f"There is no key {name!a:.70}.", hint=f"Known: {known}.")
-    _write(path, tuple(key for key in keys if key.name != name))
+    with _changing(path):
+        keys = read(path)
+        if all(key.name != name for key in keys):
+            known = ", ".join(key.name for key in keys) or "none"
+            raise UnknownNameError(f"There is no key {name!a:.70}.", hint=f"Known: {known}.")
+        _write(path, tuple(key for key in keys if key.name != name))
 
 
 def read(path: Path) -> tuple[Key, ...]:
@@ -102,11 +108,29 @@ def _hash(secret: str) -> str:
     return hashlib.sha256(secret.encode("utf-8", "surrogatepass")).hexdigest()
 
 
+@contextmanager
+def _changing(path: Path) -> Iterator[None]:
+    """One change at a time, by whichever process. The lock is a file of its own: `path` itself is replaced."""
+    beside = path.with_name(f".{path.name}.lock")
+    try:
+        lock = os.open(beside, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
+    except OSError as error:
+        raise _unwritable(path, error) from error
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(lock)
+
+
+def _unwritable(path: Path, error: OSError) -> OutputError:
+    return OutputError(f"{path} cannot be written: {error.strerror}.", hint="Choose another --key-file.")
+
+
 def _write(path: Path, keys: tuple[Key, ...]) -> None:
     """Aside, to the disk, and in place: the file is the old one or the new one, and never anybody else's to read."""
     text = json.dumps({"keys": [asdict(key) for key in keys]}, indent=2) + "\n"
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
         handle, name = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)  # 0600 from the first moment
         try:
             with os.fdopen(handle, "w") as stream:
@@ -118,7 +142,7 @@ def _write(path: Path, keys: tuple[Key, ...]) -> None:
         finally:
             Path(name).unlink(missing_ok=True)
     except OSError as error:
-        raise OutputError(f"{path} cannot be written: {error.strerror}.", hint="Choose another --key-file.") from error
+        raise _unwritable(path, error) from error
 
 
 @dataclass(slots=True)
