@@ -4,7 +4,7 @@ import importlib.util
 import json
 import os
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from functools import lru_cache
 from pathlib import Path
 from typing import Any, NoReturn
@@ -14,6 +14,7 @@ import pytest
 from hypothesis import settings
 
 from tightrope.device import engine
+from tightrope.device.serve import logs
 from tightrope.errors import MissingExtraError, SourceError
 from tightrope.workshop.convert._artefact import Section, file
 from tightrope.workshop.load import load
@@ -53,6 +54,15 @@ def pytest_runtest_setup(item: pytest.Item) -> None:
     """A test marked `torch` needs torch and transformers."""
     if item.get_closest_marker("torch"):
         need("torch", "transformers")
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _quiet() -> Iterator[None]:
+    """Servers in this process log to nobody: their threads would write in between what pytest says."""
+    with Path(os.devnull).open("w") as nowhere:
+        before = logs.write_to(logs.Log(nowhere))
+        yield
+        logs.write_to(before)
 
 
 @pytest.fixture(scope="session", name="need")

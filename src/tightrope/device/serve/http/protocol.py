@@ -243,8 +243,8 @@ class Connection(asyncio.BufferedProtocol):
         return self._phase != "lost"
 
     def finished(self) -> None:
-        """The answer is out: on to the next request, or to the end."""
-        self._exchange = None
+        """The answer is out, or a WebSocket is over: on to the next request, or to the end."""
+        self._exchange = self._socket = None
         if self._phase == "lost" or self.transport.is_closing():
             return
         if self._h11.our_state is h11.DONE and self._h11.their_state is h11.DONE and not self.guard.retiring:

@@ -1,7 +1,8 @@
 """A WebSocket (RFC 6455, by wsproto) on a connection that asked for one: whole texts in both directions, bounded.
 
 Nothing is compressed: a small message could stand for a large one. A client that is silent is pinged, and let go when
-it does not answer; one that does not read is let go as any other reader is.
+it does not answer; one that does not read is let go as any other reader is. After a goodbye, or a refusal of the
+handshake, what still comes is thrown away for a moment, so that the client reads it instead of a reset.
 """
 
 import asyncio
@@ -61,7 +62,8 @@ class Socket:
         try:
             self._ws.receive_data(data)
             for event in self._ws.events():
-                self._take(event)
+                if not self._gone:
+                    self._take(event)
         except RemoteProtocolError:
             self._end(1002)
 
@@ -126,10 +128,8 @@ class Socket:
             self._news.clear()
             await self._news.wait()
         text = self._waiting.popleft()
-        if self._paused and len(self._waiting) < MESSAGES and not self._connection.transport.is_closing():
-            self._paused = False
+        if len(self._waiting) < MESSAGES and self._read_on():
             self._connection.deadline_s = self._connection.guard.now() + self._connection.guard.limits.idle_s
-            self._connection.transport.resume_reading()
         return text
 
     async def send(self, text: str) -> None:
@@ -167,6 +167,14 @@ class Socket:
                     self._connection.deadline_s = math.inf
                     self._connection.transport.pause_reading()
 
+    def _read_on(self) -> bool:
+        """Read the client again, if that was stopped; whether it was."""
+        if not self._paused or self._connection.transport.is_closing():
+            return False
+        self._paused = False
+        self._connection.transport.resume_reading()
+        return True
+
     def _write(self, event: Any) -> None:
         if not self._connection.transport.is_closing():
             self._connection.transport.write(self._ws.send(event))
@@ -178,8 +186,8 @@ class Socket:
         if self._open:
             with suppress(LocalProtocolError):  # both sides said goodbye already
                 self._write(CloseConnection(code=code))
-        self._connection.deadline_s = self._connection.guard.now() + self._connection.guard.limits.write_s
-        self._connection.transport.close()
+        self._read_on()
+        self._connection.finished()  # which lets the client read this, although bytes of it are still on their way
         self._news.set()
 
     def _refuse(self, failure: Failure) -> None:
