@@ -20,6 +20,14 @@ def _bytes(ctx: click.Context, param: click.Parameter, value: str | None) -> int
         raise click.BadParameter(str(error), ctx, param) from error
 
 
+def _share(ctx: click.Context, param: click.Parameter, value: str) -> float:
+    """A share, such as 5%."""
+    try:
+        return parse(value, "fraction")
+    except ValueError as error:
+        raise click.BadParameter(str(error), ctx, param) from error
+
+
 @click.command()
 @click.argument("path", type=click.Path(exists=True, path_type=Path))
 @click.option(
@@ -47,6 +55,14 @@ def _bytes(ctx: click.Context, param: click.Parameter, value: str | None) -> int
 )
 @click.option("--tls-cert", type=click.Path(exists=True, path_type=Path), help="A certificate (PEM).")
 @click.option("--tls-key", type=click.Path(exists=True, path_type=Path), help="Its key (PEM).")
+@click.option("--otlp", metavar="URL", help="Send traces to this collector (OTLP over HTTP); none are sent otherwise.")
+@click.option(
+    "--otlp-share",
+    default="100%",
+    show_default=True,
+    callback=_share,
+    help="The share of the requests that begin a trace.",
+)
 @click.option(
     "--log-level",
     type=click.Choice(["info", "warning", "error"]),
@@ -67,7 +83,7 @@ def serve(path: Path, **given: Any) -> None:
     if limits is None:
         return
     if given["tls_cert"] is None:
-        _spare_ssl()
+        _spare_ssl(client=(given["otlp"] or "").startswith("http:"))
     from tightrope.device.serve import logs, state
     from tightrope.device.serve.server import Options, Server
 
@@ -87,16 +103,22 @@ def serve(path: Path, **given: Any) -> None:
         state=folder,
         certificate=given["tls_cert"],
         private_key=given["tls_key"],
+        otlp=given["otlp"],
+        otlp_share=given["otlp_share"],
     )
     Server(options).run(_say)
 
 
-def _spare_ssl() -> None:
-    """Load asyncio as where Python has no ssl, which it can do without: that is 4 MB for nothing."""
+def _spare_ssl(*, client: bool) -> None:
+    """Load asyncio, and a client if one is needed, as where Python has no ssl: that would be 4 MB for nothing."""
     sys.modules["ssl"] = None  # type: ignore[assignment]
     import asyncio
 
     assert asyncio
+    if client:
+        import http.client
+
+        assert http.client
     del sys.modules["ssl"]
 
 

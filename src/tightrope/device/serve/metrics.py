@@ -17,6 +17,7 @@ APIS = ("openai", "tei", "v2", "native", "live", "health", "metrics", "page", "a
 """Which part of the server a request asks. The first four are work; the rest is looking at it."""
 WORK = APIS[:4]
 STATES = ("loading", "verifying", "warming", "shadow", "canary", "current", "idle", "retired", "rolled_back", "failed")
+FATES = ("sent", "dropped")
 ROLLBACKS = ("agreement", "latency", "errors", "memory", "asked", "other")
 
 SECONDS = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0)
@@ -53,6 +54,9 @@ class Metrics:
         )
         self.deadline_missed = Counter("tightrope_deadline_missed_total", "Requests whose time ran out.")
         self.cancelled = Counter("tightrope_cancelled_total", "Requests that nobody waited for any more.")
+        self.spans = Counter(
+            "tightrope_spans_total", "Spans for the collector of traces.", "fate", known={"fate": FATES}
+        )
         self.connections = Gauge("tightrope_connections", "Connections that are open.")
 
     def _work(self) -> None:

@@ -48,6 +48,7 @@ class Options:
     """What a server is asked to be. `path`: a bundle, or a folder of `NAME/VERSION.bundle`.
 
     `state`: the folder for what must outlast it; `None` keeps nothing. `admin`: the Unix socket of its owner.
+    `otlp`: the address of a collector of traces; `otlp_share`: of how many requests.
     """
 
     path: Path
@@ -63,6 +64,8 @@ class Options:
     state: Path | None = None
     certificate: Path | None = None
     private_key: Path | None = None
+    otlp: str | None = None
+    otlp_share: float = 1.0
 
     def __post_init__(self) -> None:
         if self.key_file is None and not _is_loopback(self.host):
@@ -72,6 +75,8 @@ class Options:
             )
         if (self.certificate is None) != (self.private_key is None):
             raise ServeError("TLS needs a certificate and its key.", hint="Give both --tls-cert and --tls-key.")
+        if not 0 <= self.otlp_share <= 1:
+            raise ServeError(f"{self.otlp_share} is no share of the requests.", hint="Give 0 to 1, or 0% to 100%.")
         if not 0 <= self.port <= 65535:
             raise ServeError(f"There is no port {self.port}.", hint="Give 0 to 65535; 0 takes any free one.")
 
@@ -232,8 +237,23 @@ def _assembled(options: Options, held: ExitStack) -> State:
         version=__version__,
         started_s=started,
         reasons=crew.reasons,
+        tracer=_tracer(options, metrics, ledger, held),
     )
     return found
+
+
+def _tracer(options: Options, metrics: Metrics, ledger: Ledger, held: ExitStack) -> Any:
+    """What brings spans to the collector, if there is one."""
+    if options.otlp is None:
+        return None
+    from tightrope.device.serve import otlp  # an HTTP client, for those who ask for it
+
+    def counted(fate: str, number: int) -> None:
+        metrics.spans.add(number, fate=fate)
+
+    tracer = otlp.Tracer(options.otlp, version=__version__, share=options.otlp_share, counted=counted)
+    held.callback(ledger.reserve("traces", otlp.BYTES).release)
+    return held.enter_context(tracer)
 
 
 def _crew(options: Options, ledger: Ledger) -> adapt.Crew:

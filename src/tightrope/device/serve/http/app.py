@@ -70,6 +70,8 @@ class App:
         started = time.perf_counter()
         request = Request(scope=scope, state=self.state, id=_request_id(scope), receive=receive)
         status = 500
+        if self.state.tracer is not None:
+            request.span = self.state.tracer.begin(scope["headers"])
         try:
             response = await self._response(request)
             status = response.status
@@ -83,6 +85,16 @@ class App:
             self.state.metrics.request_seconds.observe(seconds, api=request.api)
             level = "info" if status < 500 else "warning"
             logs.event("request", level=level, request_id=request.id, api=request.api, status=status, seconds=seconds)
+            if request.span is not None:
+                self._trace(request, status)
+
+    def _trace(self, request: Request, status: int) -> None:
+        span, method = request.span, request.scope["method"]
+        assert span is not None and self.state.tracer is not None
+        route, _ = _route("GET" if method == "HEAD" else method, request.scope["path"])
+        span.attributes["tightrope.request_id"] = request.id
+        span.end(method, route.path if route is not None else None, status)
+        self.state.tracer.end(span)
 
     async def _response(self, request: Request) -> Response:
         try:
@@ -130,7 +142,7 @@ class App:
         keys = self.state.keys
         if keys is None:
             return
-        key = self._bearer(request) or self._session(request)
+        key = self._known(request)
         if key is None:
             if path == "/login" or (path == "/" and method in ("GET", "HEAD")):
                 return  # the page for logging in; it shows nothing else
@@ -144,6 +156,10 @@ class App:
         except RefusedError as error:
             raise Failure("limited", f"{error.message} {error.hint}", retry_after_s=error.retry_after_s) from error
         request.key = key
+        request.holds = lambda: self._known(request) is not None
+
+    def _known(self, request: Request) -> Key | None:
+        return self._bearer(request) or self._session(request)
 
     def _bearer(self, request: Request) -> Key | None:
         given = [value for name, value in request.scope["headers"] if name == b"authorization"]

@@ -21,7 +21,9 @@ if TYPE_CHECKING:
     from tightrope.device.serve.ledger import Ledger, Reservation
     from tightrope.device.serve.limits import Limits
     from tightrope.device.serve.metrics import Metrics
+    from tightrope.device.serve.otlp import Tracer
     from tightrope.device.serve.service import Service
+    from tightrope.device.serve.traces import Span
 
 T = TypeVar("T")
 Handler = Callable[..., Awaitable[Any]]
@@ -51,6 +53,8 @@ class State:
     """On the monotonic clock."""
     reasons: tuple[str, ...] = ()
     """Why threads and workers are what they are."""
+    tracer: "Tracer | None" = None
+    """Where spans go, if anywhere."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,7 +110,10 @@ class Request:
     api: str = "other"
     params: Mapping[str, str] = field(default_factory=dict)
     key: "Key | None" = None
+    holds: Callable[[], bool] = lambda: True
+    """Whether what let the request in still would: a key can be revoked while a stream is open."""
     receive: Callable[[], Awaitable[dict[str, Any]]]
+    span: "Span | None" = None
     _held: "Reservation | None" = None
 
     # What came -------------------------------------------------------------------------------------------
@@ -181,6 +188,8 @@ class Request:
             await asyncio.wait((waiting, gone), return_when=asyncio.FIRST_COMPLETED)
             if not waiting.done():
                 raise Failure("cancelled", "The client went away.")
+            if self.span is not None:
+                self.span.answered(waiting.result())
             return waiting.result()
         finally:
             gone.cancel()
