@@ -2,11 +2,15 @@
 
 import io
 import json
+import time
 import urllib.error
 import urllib.request
-from contextlib import suppress
+from contextlib import ExitStack, suppress
+from urllib.parse import urlencode
 
 import pytest
+from websockets.exceptions import ConnectionClosed
+from websockets.sync.client import connect
 
 import tightrope
 from tightrope.device.serve import keys, logs
@@ -129,3 +133,44 @@ def test_nothing_secret_is_logged_or_shown(guarded):
     for secret in (guarded.secret, guarded.secret[3:], "canary", "coal"):
         assert secret not in written and secret not in shown
     assert "\x1b" not in written
+
+
+def test_what_is_open_ends_when_its_key_is_revoked(made, tmp_path):
+    file = tmp_path / "keys"
+    kept, gone = keys.new(file, "kept"), keys.new(file, "gone")
+    with tightrope.serve(made[0], key_file=file, threads=1) as server, ExitStack() as streams:
+
+        def opened(secret):
+            given = {"Authorization": f"Bearer {secret}"}
+            address = server.url.replace("http", "ws", 1)
+            sockets = [connect(f"{address}/v1/live/{name}", additional_headers=given) for name in ("status", "search")]
+            request = urllib.request.Request(f"{server.url}/v1/live/status", headers=given)
+            return [streams.enter_context(item) for item in (*sockets, urllib.request.urlopen(request, timeout=20))]
+
+        *_, still = opened(kept)
+        status, search, events = opened(gone)
+        keys.revoke(file, "gone")
+        until = time.monotonic() + 10
+        for socket in (status, search):
+            with pytest.raises(ConnectionClosed) as closed:
+                while time.monotonic() < until:
+                    socket.recv(timeout=10)
+            assert closed.value.rcvd.code == 1008
+        while events.readline():
+            assert time.monotonic() < until
+        assert time.monotonic() < until
+        assert still.readline() and still.readline(), "who has a key goes on"
+        assert ask(f"{server.url}/v1/models", Authorization=f"Bearer {kept}")[0] == 200
+
+
+def test_what_is_open_ends_when_its_reader_logs_out(guarded):
+    body = urlencode({"key": guarded.secret}).encode()
+    opener = urllib.request.build_opener(urllib.request.HTTPCookieProcessor())
+    form = {"Content-Type": "application/x-www-form-urlencoded", "Origin": guarded.url}
+    opener.open(urllib.request.Request(f"{guarded.url}/login", body, form), timeout=20).close()
+    with opener.open(f"{guarded.url}/v1/live/status", timeout=20) as events:
+        assert events.readline()
+        with pytest.raises(urllib.error.HTTPError, match="401"):  # the page that it leads to shows the form again
+            opener.open(urllib.request.Request(f"{guarded.url}/logout", b"", form), timeout=20)
+        while events.readline():
+            pass

@@ -26,6 +26,8 @@ PING_S = 15.0
 AGAIN_S = 1.0
 """How often a question is asked again while somebody looks at its answer: the index may have changed."""
 QUERY_CHARACTERS = 2000
+VIOLATION = 1008
+"""How a WebSocket ends whose reader may not have it any more (RFC 6455, 7.4.1)."""
 
 
 class Question(msgspec.Struct, forbid_unknown_fields=True):
@@ -224,14 +226,14 @@ async def _events(
     request: Request, held: ExitStack, feed: Feed, work: Coroutine[Any, Any, None] | None = None
 ) -> AsyncIterator[bytes]:
     """A feed as server-sent events, until the reader is gone; `work` fills it meanwhile, `held` is left at the end."""
-    gone = asyncio.ensure_future(_left(request))
-    others = [gone] if work is None else [gone, asyncio.ensure_future(work)]
+    ends = [asyncio.ensure_future(_left(request)), asyncio.ensure_future(_barred(request))]
+    others = ends if work is None else [*ends, asyncio.ensure_future(work)]
     with held:
         try:
             before = b"retry: 2000\n"
-            while not gone.done():
+            while not any(end.done() for end in ends):
                 news = asyncio.ensure_future(feed.pull())
-                await asyncio.wait((news, gone), timeout=PING_S, return_when=asyncio.FIRST_COMPLETED)
+                await asyncio.wait((news, *ends), timeout=PING_S, return_when=asyncio.FIRST_COMPLETED)
                 if news.done():
                     yield before + b"data: " + news.result().encode() + b"\n\n"
                     before = b""
@@ -249,10 +251,16 @@ async def _left(request: Request) -> None:
         pass
 
 
+async def _barred(request: Request) -> None:
+    """Wait until the reader's key is revoked, or the session is over; for ever where nobody needs one."""
+    while request.holds():
+        await asyncio.sleep(AGAIN_S)
+
+
 async def _socket(
-    socket: WebSocket, feed: Feed, hear: Callable[[str], None], *works: Coroutine[Any, Any, None]
+    request: Request, socket: WebSocket, feed: Feed, hear: Callable[[str], None], *works: Coroutine[Any, Any, None]
 ) -> None:
-    """A feed over a WebSocket, until one side ends it."""
+    """A feed over a WebSocket, until one side ends it or the reader may not have it any more."""
 
     async def read() -> None:
         while (text := await socket.receive()) is not None:
@@ -262,9 +270,11 @@ async def _socket(
         while True:
             await socket.send(await feed.pull())
 
-    tasks = [asyncio.ensure_future(work) for work in (read(), write(), *works)]
+    barred, *_ = tasks = [asyncio.ensure_future(work) for work in (_barred(request), read(), write(), *works)]
     try:
         await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+        if barred.done():
+            await socket.close(VIOLATION)
     finally:
         for task in tasks:
             task.cancel()
@@ -283,7 +293,7 @@ async def status_socket(request: Request, socket: WebSocket) -> None:
     """The dashboard's document, over a WebSocket; whatever comes asks for a snapshot."""
     with _feed(request.state) as feed, request.state.board.watched(feed):
         await socket.accept()
-        await _socket(socket, feed, lambda text: feed.resync())
+        await _socket(request, socket, feed, lambda text: feed.resync())
 
 
 async def search_events(request: Request) -> Response:
@@ -304,7 +314,7 @@ async def search_socket(request: Request, socket: WebSocket) -> None:
     with _feed(request.state) as feed:
         follower = Follower(request.state, feed)
         await socket.accept()
-        await _socket(socket, feed, follower.hear, follower.run())
+        await _socket(request, socket, feed, follower.hear, follower.run())
 
 
 def _stream(pieces: AsyncIterator[bytes]) -> Response:
