@@ -48,26 +48,26 @@ class Aligned {
 
 using Rows = std::vector<float>;
 
-Rows run(const Encoder& encoder, const Kernels& kernels, bool exact, const Batch& batch) {
+Rows run(const Encoder& encoder, const Kernels& kernels, bool halves, const Batch& batch) {
   encoder.check(batch);
   Workspace memory;  // a new one each time: the sanitizer sees where each buffer ends
   Rows out(batch.texts() * encoder.config().width);
-  Pass(encoder, kernels, exact, nullptr, memory).run(batch, out.data());
+  Pass(encoder, kernels, halves, nullptr, memory).run(batch, out.data());
   return out;
 }
 
 // Three texts together, and the last one alone, which must say the same.
-void ask(const Encoder& encoder, const Kernels& kernels, bool exact) {
+void ask(const Encoder& encoder, const Kernels& kernels, bool halves) {
   const Config& config = encoder.config();
   const auto most = static_cast<std::int64_t>(std::min<std::uint32_t>(config.max_length, 19));
   const std::int64_t alone[] = {0, most}, together[] = {0, 1, 1 + (most + 1) / 2, 1 + (most + 1) / 2 + most};
   std::vector<std::int32_t> ids(static_cast<std::size_t>(together[3])), types;
   for (std::size_t i = 0; i < ids.size(); ++i) ids[i] = static_cast<std::int32_t>((i * 7 + 2) % config.vocabulary);
   for (std::size_t i = 0; i < ids.size() && config.types != 0; ++i) types.push_back(static_cast<std::int32_t>(i % config.types));
-  const Rows all = run(encoder, kernels, exact, {ids, types, together});
+  const Rows all = run(encoder, kernels, halves, {ids, types, together});
   const auto last = static_cast<std::size_t>(most);
   const std::span<const std::int32_t> some_ids(ids), some_types(types);
-  const Rows one = run(encoder, kernels, exact,
+  const Rows one = run(encoder, kernels, halves,
                        {some_ids.last(last), types.empty() ? some_types : some_types.last(last), alone});
   const float* same = all.data() + 2 * config.width;
   for (std::size_t i = 0; i < one.size(); ++i)

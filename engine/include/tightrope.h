@@ -38,7 +38,7 @@ typedef struct {
   size_t size;             /* sizeof(tightrope_options) */
   uint32_t threads;        /* that work on one call; 0 means 1 */
   uint32_t pinned;         /* 1: keep each thread on a core of its own, of those the process may use */
-  uint32_t exact_attention; /* 1: attention in float32 where the processor would use bfloat16 */
+  uint32_t half_attention; /* 1: attention in bfloat16 where the processor multiplies it; answers then depend on it */
 } tightrope_options;
 
 typedef struct {

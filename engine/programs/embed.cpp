@@ -25,7 +25,7 @@ constexpr const char* kHelp =
     "  --ids               write the token ids of each line, and run nothing\n"
     "  --npy FILE          write float32 rows to FILE in NumPy's format, not as text\n"
     "  --threads N         threads that work on one batch (1)\n"
-    "  --exact-attention   attention in float32 where the processor would use bfloat16\n"
+    "  --half-attention    attention in bfloat16 where the processor multiplies it\n"
     "  --time              say on standard error how long starting and each text took\n"
     "  --help              say this\n";
 constexpr std::size_t kBatch = 1024;  // lines that are read before they are answered
@@ -65,7 +65,7 @@ Wanted parse(const std::vector<std::string>& arguments) {
     else if (word == "--time") wanted.time = true;
     else if (word == "--npy") wanted.npy = value();
     else if (word == "--threads") wanted.options.threads = number(value());
-    else if (word == "--exact-attention") wanted.options.exact_attention = 1;
+    else if (word == "--half-attention") wanted.options.half_attention = 1;
     else if (word.starts_with("-")) throw Failure("There is no option " + word + ".\nSee tightrope-embed --help.");
     else if (wanted.model.empty()) wanted.model = word;
     else throw Failure(word + " is one argument too many.\nTexts are read from standard input, one a line.");

@@ -105,7 +105,7 @@ Options read_options(const tightrope_options* given) {
   if (given->threads > 1024) refuse_argument(std::to_string(given->threads) + " threads are more than 1024.");
   options.threads = given->threads == 0 ? 1 : given->threads;
   options.pinned = given->pinned != 0;
-  options.exact_attention = given->exact_attention != 0;
+  options.half_attention = given->half_attention != 0;
   return options;
 }
 

@@ -106,7 +106,7 @@ void Model::run_piece(const Batch& batch, std::size_t first, std::size_t last, C
   const Batch some{batch.ids.subspan(start, count),
                    batch.types.empty() ? batch.types : batch.types.subspan(start, count), offsets};
   std::unique_ptr<Workspace> memory = shelf_.take();
-  Pass(*encoder_, kernels_, options_.exact_attention, crew, *memory).run(some, out + first * encoder_->config().width);
+  Pass(*encoder_, kernels_, options_.half_attention, crew, *memory).run(some, out + first * encoder_->config().width);
   shelf_.give(std::move(memory));
 }
 

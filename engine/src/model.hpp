@@ -32,7 +32,7 @@ class Shelf {
 struct Options {
   std::size_t threads = 1;
   bool pinned = false;
-  bool exact_attention = false;
+  bool half_attention = false;
 };
 
 // Token ids of several texts, one after the other.

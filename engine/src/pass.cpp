@@ -66,8 +66,8 @@ void Pass::make_room(const Batch& batch) {
     answer_stride_ = std::max(answer_stride_, linear.panels() * kPanel);
     in = std::max(in, round_up(linear.preparation.width, kBlock));
   }
-  attention = exact_ ? kernels_.exact_attention_bytes(longest, config.head_size)
-                     : kernels_.attention_bytes(longest, config.head_size);
+  attention = halves_ ? kernels_.half_attention_bytes(longest, config.head_size)
+                      : kernels_.attention_bytes(longest, config.head_size);
   attention_bytes_ = round_up(attention, kAlignment);
   hidden_ = memory_.hidden.of<float>(rows * stride_);
   sums_ = memory_.sums.of<float>(rows * stride_);
@@ -149,7 +149,7 @@ void Pass::attend(const Layer& layer, const Batch& batch) {
     head.length = static_cast<std::size_t>(batch.offsets[text + 1]) - first;
     head.size = size;
     head.scale = 1.0f / std::sqrt(static_cast<float>(size));
-    (exact_ ? kernels_.attend_exactly : kernels_.attend)(head, attention_ + worker * attention_bytes_);
+    (halves_ ? kernels_.attend_halves : kernels_.attend)(head, attention_ + worker * attention_bytes_);
   });
 }
 

@@ -46,8 +46,8 @@ struct Workspace {
 class Pass {
  public:
   // `crew` is null where the calling thread works alone.
-  Pass(const Encoder& encoder, const Kernels& kernels, bool exact_attention, Crew* crew, Workspace& memory)
-      : encoder_(encoder), kernels_(kernels), exact_(exact_attention), crew_(crew), memory_(memory) {}
+  Pass(const Encoder& encoder, const Kernels& kernels, bool half_attention, Crew* crew, Workspace& memory)
+      : encoder_(encoder), kernels_(kernels), halves_(half_attention), crew_(crew), memory_(memory) {}
 
   // The batch's offsets count from its first id.
   void run(const Batch& batch, float* out);
@@ -75,7 +75,7 @@ class Pass {
 
   const Encoder& encoder_;
   const Kernels& kernels_;
-  const bool exact_;
+  const bool halves_;
   Crew* const crew_;
   Workspace& memory_;
   std::size_t tokens_ = 0;

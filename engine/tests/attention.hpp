@@ -98,13 +98,12 @@ void check_attentions(Attend attend, Bytes bytes, double rounding) {
   }
 }
 
-void attending_exactly(const Kernels& kernels) {
-  check_attentions(kernels.attend_exactly, kernels.exact_attention_bytes, 0);
-}
+void attending(const Kernels& kernels) { check_attentions(kernels.attend, kernels.attention_bytes, 0); }
 
 // Bfloat16 has 8 bits: a half of the last is 2^-9 of the number.
-void attending(const Kernels& kernels) {
-  check_attentions(kernels.attend, kernels.attention_bytes, kernels.attend == kernels.attend_exactly ? 0 : 0x1p-9);
+void attending_halves(const Kernels& kernels) {
+  const double rounding = kernels.attend_halves == kernels.attend ? 0 : 0x1p-9;
+  check_attentions(kernels.attend_halves, kernels.half_attention_bytes, rounding);
 }
 
 }  // namespace

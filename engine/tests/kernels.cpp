@@ -36,7 +36,7 @@ constexpr Check kChecks[] = {
     {"gather", gathering},
     {"activate", activating},
     {"attend", attending},
-    {"attend_exactly", attending_exactly},
+    {"attend_halves", attending_halves},
 };
 
 bool passes(const Kernels& kernels, const Check& check) {

@@ -65,7 +65,7 @@ def test_the_best_kernels_answer_as_here(arm: Run, file: Path, tmp_path: Path, c
     done = arm("on", cpu, "tightrope-embed", file, "--npy", tmp_path / "rows.npy", given="\n".join(LINES))
     assert done.returncode == 0, done.stderr
     found = np.load(tmp_path / "rows.npy")
-    with engine.Model.open(file, exact_attention=True) as model:
+    with engine.Model.open(file) as model:
         ids, types, offsets, _ = model.tokenize(LINES, pairs=False, max_length=64)
         wanted = model.run(ids, offsets, types if model.types else None)
     assert found.shape == wanted.shape

@@ -20,7 +20,7 @@ class Options(ctypes.Structure):
         ("size", ctypes.c_size_t),
         ("threads", ctypes.c_uint32),
         ("pinned", ctypes.c_uint32),
-        ("exact_attention", ctypes.c_uint32),
+        ("half_attention", ctypes.c_uint32),
     )
 
 

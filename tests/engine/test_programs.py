@@ -92,7 +92,7 @@ def test_many_lines_are_answered_in_parts(embed, file_of, expected, tmp_path):
 
 
 def test_pairs_become_scores(embed, file_of):
-    done = embed(file_of("scorer"), "--score", "--exact-attention", given="the cat\tsat\nthe\t\n")
+    done = embed(file_of("scorer"), "--score", "--half-attention", given="the cat\tsat\nthe\t\n")
     assert done.returncode == 0 and len(done.stdout.splitlines()) == 2
     done = embed(file_of("scorer"), "--score", given="the cat\tsat\nno tab\n")
     assert done.returncode == 2 and done.stderr.splitlines()[0] == "Line 2 has no tab."
@@ -114,7 +114,7 @@ def test_time_is_told_apart_from_answers(embed, file_of, expected):
 def test_help_names_every_option(embed):
     done = embed("--help")
     assert done.returncode == 0 and done.stderr == ""
-    for option in ("--score", "--ids", "--npy", "--threads", "--exact-attention", "--time"):
+    for option in ("--score", "--ids", "--npy", "--threads", "--half-attention", "--time"):
         assert option in done.stdout
 
 

@@ -61,10 +61,10 @@ from tightrope.device import engine
 given, out = np.load(sys.argv[1]), {}
 assert engine.isa() == sys.argv[3], engine.isa()
 for path in map(Path, sys.argv[4:]):
-    for exact in (False, True):
+    for halves in (False, True):
         with (
-            engine.Model.open(path, exact_attention=exact) as model,
-            engine.Model.open(path, threads=2, exact_attention=exact) as two,
+            engine.Model.open(path, half_attention=halves) as model,
+            engine.Model.open(path, threads=2, half_attention=halves) as two,
         ):
             ids, offsets = given["ids"], given["offsets"]
             types = ids % 2 if model.types else None
@@ -74,7 +74,7 @@ for path in map(Path, sys.argv[4:]):
                 part = None if types is None else types[start:end]
                 alone = model.run(ids[start:end], np.array([0, end - start]), part)
                 assert (alone == rows[row]).all(), (path.stem, row)
-            out[f"{path.stem}-{int(exact)}"] = rows
+            out[f"{path.stem}-{int(halves)}"] = rows
 np.savez(sys.argv[2], **out)
 """
 """Answers by the instruction set that the environment names, each also alone and on two threads."""
@@ -100,12 +100,12 @@ def on_each_set(child, tmp_path_factory: pytest.TempPathFactory):
     return run
 
 
-def assert_close(found, mean: float = 0.9999, exact_mean: float = 0.99999, least: float = 0.9995) -> None:
-    """Each set's answers beside the plain one's: the bounds are stricter with attention in float32 (`-1`)."""
+def assert_close(found, mean: float = 0.99999, half_mean: float = 0.9999, least: float = 0.9995) -> None:
+    """Each set's answers beside the plain one's: the bounds are wider with attention in bfloat16 (`-1`)."""
     for isa, answers in found.items():
         for name, answer in answers.items():
             near = cosines(answer, found["plain"][name])
-            assert near.mean() >= (exact_mean if name.endswith("-1") else mean), (isa, name, near.mean())
+            assert near.mean() >= (half_mean if name.endswith("-1") else mean), (isa, name, near.mean())
             assert near.min() >= least, (isa, name, near.min())
 
 
@@ -126,7 +126,7 @@ def test_each_instruction_set_is_close_to_the_plain_one(tiny):
 
 def test_on_integers_each_instruction_set_is_close_but_for_codes_that_flip(tiny):
     """One code is a larger part of 32 features than of a real model's 384, whose bounds are tested below."""
-    assert_close(tiny("integers", "rotated", "mixed", "pruned", "dense"), mean=0.999, exact_mean=0.999, least=0.99)
+    assert_close(tiny("integers", "rotated", "mixed", "pruned", "dense"), mean=0.999, half_mean=0.999, least=0.99)
 
 
 @pytest.fixture(scope="session")
@@ -146,41 +146,29 @@ def real(on_each_set, minilm, sentences, native_form, folder):
     return on_each_set(ids, offsets, path)
 
 
-ROUNDS_MORE = "avx512-bf16"
-"""Its attention is in plain bfloat16, and nobody gets it who does not ask."""
-
-
 @pytest.mark.network
 @pytest.mark.slow
-def test_with_exact_attention_every_set_but_the_plain_one_says_the_same_bit_for_bit(real):
+def test_every_set_but_the_plain_one_says_the_same_bit_for_bit(real):
     """All of them fuse products and sums, and add in one order; the plain one may run where nothing can be fused."""
-    answers = [found["minilm-1"] for isa, found in real.items() if isa != "plain"]
+    answers = [found["minilm-0"] for isa, found in real.items() if isa != "plain"]
     assert all((answer == answers[0]).all() for answer in answers)
 
 
 @pytest.mark.network
 @pytest.mark.slow
-def test_the_real_model_is_close_on_each_instruction_set(real):
-    """Attention in pairs of bfloat16 differs by 1e-5; that flips codes, and layers after them round anew."""
-    sets = {isa: found for isa, found in real.items() if isa not in ("plain", ROUNDS_MORE)}
-    first = next(found["minilm-1"] for found in sets.values())
-    for isa, found in sets.items():
-        near = cosines(found["minilm-0"], first)
-        assert near.mean() >= 0.9998 and near.min() >= 0.9995, (isa, near.mean(), near.min())
+def test_the_plain_set_is_not_far(real):
+    """Without fused products a last bit differs, which flips codes; layers after them round anew."""
+    near = cosines(real["plain"]["minilm-0"], real[engine.isa()]["minilm-0"])
+    assert near.mean() >= 0.9999 and near.min() >= 0.9995
 
 
 @pytest.mark.network
 @pytest.mark.slow
-@pytest.mark.xfail("amx" in engine.isas(), strict=True, reason="attention by matrix tiles flips codes: 0.99987 today")
-def test_the_real_model_is_as_close_on_each_instruction_set_as_it_shall_be(real):
-    sets = [found for isa, found in real.items() if isa not in ("plain", ROUNDS_MORE)]
-    assert min(cosines(found["minilm-0"], sets[0]["minilm-1"]).mean() for found in sets) >= 0.9999
-
-
-@pytest.mark.network
-@pytest.mark.slow
-def test_the_other_sets_are_not_far(real):
-    assert_close(real, mean=0.9997, exact_mean=0.9999)
+def test_attention_in_bfloat16_is_not_far(real):
+    """Who asks for it gets what no other set says: 1e-5 at first, and codes flip."""
+    for isa, found in real.items():
+        near = cosines(found["minilm-1"], found["minilm-0"])
+        assert near.mean() >= 0.9997 and near.min() >= 0.999, (isa, near.mean(), near.min())
 
 
 @pytest.mark.parametrize("isa", ["avx2" if platform.machine() == "aarch64" else "neon", "fast"])

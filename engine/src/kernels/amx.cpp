@@ -148,8 +148,8 @@ inline void multiply_halves(const std::uint16_t* x, std::size_t rows, std::size_
 
 }  // namespace
 
-const Kernels kAmx = {"amx",          quantize, prepare, multiply,    multiply_floats,
-                      normalize,      gather,   attend<Tiles>, attention_bytes,
-                      attend_exactly, exact_attention_bytes, activate};
+const Kernels kAmx = {"amx", quantize, prepare, multiply, multiply_floats,
+                      normalize, gather, attend, attention_bytes,
+                      attend_halves<Tiles>, half_attention_bytes, activate};
 
 }  // namespace tightrope

@@ -8,7 +8,7 @@ namespace {
 constexpr std::size_t kQueries = 8;  // rows that share each load of the keys and values: as many sums hide an FMA
 constexpr float kMasked = -1e30f;
 
-inline std::size_t exact_attention_bytes(std::size_t length, std::size_t size) {
+inline std::size_t attention_bytes(std::size_t length, std::size_t size) {
   const std::size_t keys = round_up(length, kLanes), wide = round_up(size, kLanes);
   return round_up((size * keys + length * wide + kQueries * keys) * sizeof(float), 64);
 }
@@ -80,7 +80,7 @@ inline void attend_rows(const Head& head, std::size_t row, const float* keys_acr
   gather_context<Rows>(head, row, values, round_up(head.size, kLanes), scores, keys, shares);
 }
 
-void attend_exactly(const Head& head, std::byte* scratch) {
+void attend(const Head& head, std::byte* scratch) {
   const std::size_t keys = round_up(head.length, kLanes), wide = round_up(head.size, kLanes);
   auto* across = reinterpret_cast<float*>(scratch);
   float* values = across + head.size * keys;

@@ -29,7 +29,7 @@ constexpr std::size_t kPair = 32;  // inputs and columns come in multiples of th
 constexpr std::size_t kTerms = HALF_TERMS;
 constexpr std::size_t kRowsAtOnce = 32;  // queries that go through each step together
 
-inline std::size_t attention_bytes(std::size_t length, std::size_t size) {
+inline std::size_t half_attention_bytes(std::size_t length, std::size_t size) {
   const std::size_t keys = round_up(length, kPair), wide = round_up(size, kPair);
   return kTerms * 2 * keys * wide * 2 + kRowsAtOnce * (wide * (2 * kTerms + 4) + keys * (4 + 2 * kTerms));
 }
@@ -129,7 +129,7 @@ inline void weigh(const Head& head, float* scores, std::size_t keys, float* shar
 }
 
 template <class Held>
-void attend(const Head& head, std::byte* scratch) {
+void attend_halves(const Head& head, std::byte* scratch) {
   const Held held;  // registers that are in use meanwhile
   const std::size_t keys = round_up(head.length, kPair), wide = round_up(head.size, kPair);
   auto* key_pairs = reinterpret_cast<std::uint16_t*>(scratch);

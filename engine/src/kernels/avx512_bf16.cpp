@@ -46,8 +46,8 @@ inline void multiply_halves(const std::uint16_t* x, std::size_t rows, std::size_
 
 }  // namespace
 
-const Kernels kAvx512Bf16 = {"avx512-bf16",  quantize, prepare, multiply, multiply_floats,
-                             normalize,      gather,   attend<Nothing>,   attention_bytes,
-                             attend_exactly, exact_attention_bytes, activate};
+const Kernels kAvx512Bf16 = {"avx512-bf16", quantize, prepare, multiply, multiply_floats,
+                             normalize, gather, attend, attention_bytes,
+                             attend_halves<Nothing>, half_attention_bytes, activate};
 
 }  // namespace tightrope

@@ -6,8 +6,8 @@
 
 namespace tightrope {
 
-const Kernels kAvx512Vnni = {"avx512-vnni",  quantize,  prepare, multiply,       multiply_floats,
-                             normalize,      gather,    attend_exactly,          exact_attention_bytes,
-                             attend_exactly, exact_attention_bytes, activate};
+const Kernels kAvx512Vnni = {"avx512-vnni", quantize, prepare, multiply, multiply_floats,
+                             normalize, gather, attend, attention_bytes,
+                             attend, attention_bytes, activate};
 
 }  // namespace tightrope

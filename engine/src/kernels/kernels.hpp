@@ -117,12 +117,12 @@ struct Kernels {
                     const float* gain, const float* bias, float epsilon, float* out);
   // out += row `index` of the table.
   void (*gather)(const Table& table, std::size_t index, float* out);
-  // `scratch` holds `attention_bytes(length, size)` bytes, aligned to 64.
+  // Attention in float32. `scratch` holds `attention_bytes(length, size)` bytes, aligned to 64.
   void (*attend)(const Head& head, std::byte* scratch);
   std::size_t (*attention_bytes)(std::size_t length, std::size_t size);
-  // The same in float32 whatever the instruction set offers.
-  void (*attend_exactly)(const Head& head, std::byte* scratch);
-  std::size_t (*exact_attention_bytes)(std::size_t length, std::size_t size);
+  // The same from pairs of bfloat16, where the instruction set multiplies those; elsewhere `attend` again.
+  void (*attend_halves)(const Head& head, std::byte* scratch);
+  std::size_t (*half_attention_bytes)(std::size_t length, std::size_t size);
   void (*activate)(float* x, std::size_t count, Activation activation);
 };
 

@@ -54,8 +54,8 @@ void multiply(const Codes& x, const Integers& weight, std::size_t first_panel, s
 
 }  // namespace
 
-const Kernels kNeon = {"neon",         quantize, prepare, multiply,              multiply_floats,
-                       normalize,      gather,   attend_exactly,                 exact_attention_bytes,
-                       attend_exactly, exact_attention_bytes, activate};
+const Kernels kNeon = {"neon", quantize, prepare, multiply, multiply_floats,
+                       normalize, gather, attend, attention_bytes,
+                       attend, attention_bytes, activate};
 
 }  // namespace tightrope

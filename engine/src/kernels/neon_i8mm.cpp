@@ -73,8 +73,8 @@ void multiply(const Codes& x, const Integers& weight, std::size_t first_panel, s
 
 }  // namespace
 
-const Kernels kNeonI8mm = {"neon-i8mm",    quantize, prepare, multiply,              multiply_floats,
-                           normalize,      gather,   attend_exactly,                 exact_attention_bytes,
-                           attend_exactly, exact_attention_bytes, activate};
+const Kernels kNeonI8mm = {"neon-i8mm", quantize, prepare, multiply, multiply_floats,
+                           normalize, gather, attend, attention_bytes,
+                           attend, attention_bytes, activate};
 
 }  // namespace tightrope

@@ -29,7 +29,7 @@ class _Options(ctypes.Structure):
         ("size", ctypes.c_size_t),
         ("threads", ctypes.c_uint32),
         ("pinned", ctypes.c_uint32),
-        ("exact_attention", ctypes.c_uint32),
+        ("half_attention", ctypes.c_uint32),
     )
 
 
@@ -141,10 +141,10 @@ def scan(
 class Model:
     """An open file of the engine: an encoder, a tokenizer, or both. Safe for use from many threads."""
 
-    def __init__(self, descriptor: int, *, threads: int = 1, exact_attention: bool = False) -> None:
+    def __init__(self, descriptor: int, *, threads: int = 1, half_attention: bool = False) -> None:
         self._lib = library()
         self._handle = ctypes.c_uint64()
-        options = _Options(ctypes.sizeof(_Options), threads, 0, int(exact_attention))
+        options = _Options(ctypes.sizeof(_Options), threads, 0, int(half_attention))
         _check(self._lib.tightrope_open_descriptor(descriptor, ctypes.byref(options), ctypes.byref(self._handle)))
         about = _Description(ctypes.sizeof(_Description))
         _check(self._lib.tightrope_describe(self._handle, ctypes.byref(about)))
@@ -153,7 +153,7 @@ class Model:
         self.scores, self.tokenizes = bool(about.scores), bool(about.tokenizes)
 
     @classmethod
-    def open(cls, path: Path, *, threads: int = 1, exact_attention: bool = False) -> Self:
+    def open(cls, path: Path, *, threads: int = 1, half_attention: bool = False) -> Self:
         """Open a file by its path. Raises `EngineError` for one that cannot be read or is damaged."""
         try:
             descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)  # a pipe must not block
@@ -162,7 +162,7 @@ class Model:
                 f"{path} cannot be opened: {error.strerror}.", hint="Allow this user to read it."
             ) from error
         try:
-            return cls(descriptor, threads=threads, exact_attention=exact_attention)
+            return cls(descriptor, threads=threads, half_attention=half_attention)
         finally:
             os.close(descriptor)
 

@@ -117,7 +117,6 @@ def test_query_key_and_value_are_one_layer_where_they_are_alike(written, recipe,
 def test_weights_are_stored_as_they_are(written, recipe, precision, kind):
     _, converted, found = written(recipe)
     assert (converted.precision, found["0.up.weight"][0]) == (precision, kind)
-    assert converted.settings == ({} if precision == "int8" else {"exact_attention": True})
 
 
 @pytest.mark.parametrize("bits", [8, 6, 4])

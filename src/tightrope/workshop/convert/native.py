@@ -75,8 +75,6 @@ def convert(model: Model) -> Converted:
         files={"model": ("tightrope", file(sections))},
         inputs=(*ids, *types),
         outputs=(output,),
-        # Attention in bfloat16 is finer than eight bits, and coarser than floats.
-        settings={} if form.precision == "int8" else {"exact_attention": True},
         floats=form.in_float,
         tokenizer="model" if "wordpiece" in sections else None,
     )
