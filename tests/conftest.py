@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 from hypothesis import settings
 
+from tightrope import plugins
 from tightrope.device import engine
 from tightrope.device.serve import logs
 from tightrope.errors import MissingExtraError, SourceError
@@ -69,6 +70,23 @@ def _quiet() -> Iterator[None]:
 def _need() -> Callable[..., None]:
     """`need`, for tests in folders of their own, which cannot import this file."""
     return need
+
+
+@pytest.fixture(scope="session")
+def need_engine() -> Callable[[str], None]:
+    """`need_engine(name)`: go on only if an engine's converter and runtime can be loaded."""
+
+    def check(name: str) -> None:
+        try:
+            for room in ("converters", "runtimes"):
+                plugins.load(room, name)
+            if name == "native":
+                engine.library()
+        except MissingExtraError as error:
+            message = f"needs {name}: {error.hint}"
+            pytest.fail(message) if name in os.environ.get("TIGHTROPE_REQUIRE", "").split(",") else pytest.skip(message)
+
+    return check
 
 
 @pytest.fixture(scope="session")

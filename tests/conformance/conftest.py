@@ -116,12 +116,9 @@ def _scheme(form: Form, seen: Inputs, rows: Any) -> Scheme | None:
 
 
 @pytest.fixture(params=plugins.names("converters"))
-def engine(request: pytest.FixtureRequest, need: Callable[..., None]) -> str:
-    """The name of each engine in turn."""
-    if request.param == "native":
-        pytest.importorskip("tightrope.device.engine").library()
-    else:
-        need(request.param)
+def engine(request: pytest.FixtureRequest, need_engine: Callable[[str], None]) -> str:
+    """The name of each engine in turn, whose converter and runtime are here."""
+    need_engine(request.param)
     return str(request.param)
 
 
