@@ -15,7 +15,7 @@ from tightrope.bundle import Model as BundleModel
 from tightrope.device.meter.run import Place, Plan
 from tightrope.device.model import Floats
 from tightrope.recipe import Recipe
-from tightrope.workshop.benches.answering import open_on_bench
+from tightrope.workshop.benches.answering import LIMIT_S, open_on_bench
 from tightrope.workshop.convert.native import packed_tokenizer
 from tightrope.workshop.converted import Converted
 from tightrope.workshop.model import Model
@@ -45,12 +45,22 @@ class Origin:
 
 
 def assemble(
-    model: Model, converted: Converted, origin: Origin, vectors: Vectors, out: Path, *, force: bool = False
+    model: Model,
+    converted: Converted,
+    origin: Origin,
+    vectors: Vectors,
+    out: Path,
+    *,
+    force: bool = False,
+    limit_s: float = LIMIT_S,
 ) -> Bundle:
-    """Write the bundle. On the way it is opened in a process of its own, and what it answers is recorded in it."""
+    """Write the bundle. On the way it is opened in a process of its own, and what it answers is recorded in it.
+
+    `limit_s` is how long that process may take to open it, or to answer once.
+    """
     with Writer(out, force=force) as writer:
         content = _content(model, converted, origin, writer)
-        with open_on_bench(writer.draft(content), Place(), Plan()) as opened:
+        with open_on_bench(writer.draft(content), Place(), Plan(), limit_s) as opened:
             expected = one_by_one(opened, vectors.inputs)
         recorded = {
             "inputs": [list(item) if isinstance(item, tuple) else item for item in vectors.inputs],

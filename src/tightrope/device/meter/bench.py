@@ -38,12 +38,13 @@ class Bench:
 
     `command` is what starts a worker that speaks on its standard input and output, such as
     `ssh pi tightrope bench-worker`; without one it is a process here. `limit_s` is how long one answer may take.
+    `name` is what errors call it.
     """
 
-    def __init__(self, command: str | None = None, *, limit_s: float = 30.0) -> None:
+    def __init__(self, command: str | None = None, *, limit_s: float = 30.0, name: str | None = None) -> None:
         self.is_here = command is None
         self.limit_s = limit_s
-        self._name = "The bench" if command is None else f"The bench {command!r}"
+        self._name = name or ("The bench" if command is None else f"The bench {command!r}")
         self._said: deque[str] = deque(maxlen=5)
         self._over = False
         arguments = list(LOCAL) if command is None else _split(command)

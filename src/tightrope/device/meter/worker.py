@@ -44,9 +44,9 @@ def serve(stdin: protocol.Source, stdout: protocol.Sink, worker: Worker | None =
             return 0
 
 
-def main() -> int:
+def main(worker: Worker | None = None) -> int:
     """Serve on this process's own standard input and output."""
-    worker = Worker()
+    worker = worker or Worker()
     if sys.stdin is not None and sys.stdin.isatty():
         sys.stderr.write("bench-worker speaks a protocol with `tightrope --bench`; Ctrl-D ends it.\n")
     stdin, stdout = _take_over()
