@@ -62,14 +62,28 @@ def assemble(
         content = _content(model, converted, origin, writer)
         with open_on_bench(writer.draft(content), Place(), Plan(), limit_s) as opened:
             expected = one_by_one(opened, vectors.inputs)
-        recorded = {
-            "inputs": [list(item) if isinstance(item, tuple) else item for item in vectors.inputs],
-            "expected": writer.add(_npy(expected), "npy"),
-            "tolerance": TOLERANCE[model.task.name],
-        }
-        if vectors.original is not None:
-            recorded["original"] = writer.add(_npy(vectors.original), "npy")
+        recorded = {"expected": writer.add(_npy(expected), "npy")} | _vectors(model, vectors, writer)
         return writer.seal(replace(content, vectors=recorded, files=writer.files))
+
+
+def assemble_unopened(
+    model: Model, converted: Converted, origin: Origin, vectors: Vectors, out: Path, *, force: bool = False
+) -> Bundle:
+    """Write a bundle that cannot be opened here: it holds the original's answers, and none of its own."""
+    with Writer(out, force=force) as writer:
+        content = _content(model, converted, origin, writer)
+        recorded = _vectors(model, vectors, writer)
+        return writer.seal(replace(content, vectors=recorded, files=writer.files))
+
+
+def _vectors(model: Model, vectors: Vectors, writer: Writer) -> dict[str, Any]:
+    recorded: dict[str, Any] = {
+        "inputs": [list(item) if isinstance(item, tuple) else item for item in vectors.inputs],
+        "tolerance": TOLERANCE[model.task.name],
+    }
+    if vectors.original is not None:
+        recorded["original"] = writer.add(_npy(vectors.original), "npy")
+    return recorded
 
 
 def _content(model: Model, converted: Converted, origin: Origin, writer: Writer) -> Content:

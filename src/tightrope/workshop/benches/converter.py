@@ -38,7 +38,7 @@ def convert(request: Mapping[str, Any]) -> Message:
     folder = Path(take(request, "folder", str))
     for role, (_, data) in made.files.items():
         (folder / role).write_bytes(data)
-    told = {
+    return {
         "engine": made.engine,
         "engine_version": made.engine_version,
         "precision": made.precision,
@@ -51,7 +51,6 @@ def convert(request: Mapping[str, Any]) -> Message:
         "approximations": dict(made.approximations),
         "tokenizer": made.tokenizer,
     }
-    return told
 
 
 VERBS: dict[str, Callable[[Mapping[str, Any]], Message]] = {"describe": describe, "convert": convert}

@@ -24,10 +24,11 @@ from tightrope.errors import BenchError, TightropeError
 from tightrope.measurement import Measurement, Parity, Quality
 from tightrope.recipe import Recipe
 from tightrope.workshop import cache
-from tightrope.workshop.assemble import Origin, Vectors, assemble, tools
+from tightrope.workshop.assemble import Origin, Vectors, assemble, assemble_unopened, tools
 from tightrope.workshop.benches.answering import open_on_bench
+from tightrope.workshop.benches.converting import Converters
 from tightrope.workshop.compress import apply_step, read_digest
-from tightrope.workshop.converted import convert
+from tightrope.workshop.converted import Converted, convert
 from tightrope.workshop.model import Model
 from tightrope.workshop.observe import Observer
 from tightrope.workshop.search import blas
@@ -46,6 +47,9 @@ LONGEST_MEASURED = 20_000
 ANSWERING_S = 120.0
 LEAST_LIMIT_S = 10.0
 """A request gets so long even when time is up; a bench that takes longer has hung."""
+
+TRUSTED = ("native", "onnxruntime", "openvino")
+"""Engines whose converters run in this process: a search makes dozens of their bundles, and each start costs."""
 
 FAITHLESS = 0.8
 """Below this mean cosine of the answers no task survives: the layer where it goes wrong is named, no more is asked."""
@@ -68,6 +72,10 @@ class Laboratory:
     deadline: float = math.inf
     """On the monotonic clock: no request to a bench waits longer than until a little after it."""
     baseline: Trial | None = None
+    converters: Converters = field(default_factory=Converters)
+    """The tools of engines that are not trusted to convert in this process."""
+    apart: bool = False
+    """Whether no engine is trusted so."""
     _original: Subject | None = None
     _given: dict[str, Given] = field(default_factory=dict)
     _prefixes: "OrderedDict[str, Model]" = field(default_factory=OrderedDict)
@@ -76,6 +84,7 @@ class Laboratory:
 
     def __enter__(self) -> Self:
         self._held.enter_context(blas.one_thread())
+        self._held.enter_context(self.converters)
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -98,7 +107,7 @@ class Laboratory:
 
     def make(self, recipe: Recipe) -> tuple[Bundle, bool]:
         """The recipe's bundle in the cache, and whether it was there already."""
-        engine, read = plugins.load("runtimes", recipe.engine).version(), read_digest(recipe.steps)
+        engine, read = self.version(recipe.engine), read_digest(recipe.steps)
         made_of = (self.source, self.model.origin, self.observer.digest, recipe, read, self.target)
         path = cache.scratch("bundles", f"{cache.key(tools(), engine, *made_of)}.bundle")
         try:
@@ -110,15 +119,46 @@ class Laboratory:
 
     def make_anew(self, recipe: Recipe, path: Path, *, force: bool = False) -> Bundle:
         """The recipe's bundle, written to `path`."""
+        return self.write(recipe, self.convert(recipe), path, force=force)
+
+    def convert(self, recipe: Recipe) -> Converted:
+        """The compressed model in the recipe's engine's form."""
         model = self._compressed(recipe)
-        origin = Origin(
+        return (
+            self.converters.convert(model, recipe.engine)
+            if self._apart(recipe.engine)
+            else convert(model, recipe.engine)
+        )
+
+    def write(self, recipe: Recipe, converted: Converted, path: Path, *, force: bool = False) -> Bundle:
+        """A bundle of what `convert` gave, opened and asked in a process of its own."""
+        model, limit_s = self._compressed(recipe), self._limit_s(ANSWERING_S)
+        return assemble(
+            model, converted, self._origin(recipe, model), self._vectors(), path, force=force, limit_s=limit_s
+        )
+
+    def write_unopened(self, recipe: Recipe, converted: Converted, path: Path, *, force: bool = False) -> Bundle:
+        """The same where the engine cannot run here: nobody has asked it anything."""
+        model = self._compressed(recipe)
+        return assemble_unopened(model, converted, self._origin(recipe, model), self._vectors(), path, force=force)
+
+    def version(self, engine: str) -> str:
+        """The version of an engine. Raises `UnknownNameError`, `MissingExtraError`, or `BenchError` as `Converters`."""
+        if self._apart(engine):
+            return self.converters.version(engine)
+        return str(plugins.load("runtimes", engine).version())
+
+    def _apart(self, engine: str) -> bool:
+        return self.apart or engine not in TRUSTED
+
+    def _origin(self, recipe: Recipe, model: Model) -> Origin:
+        return Origin(
             source=self.source,
             recipe=recipe,
             calibration={"digest": self.observer.digest, "part": self.question.seen.part},
             target=self.target,
             notes=self._covered(model),
         )
-        return assemble(model, convert(model, recipe.engine), origin, self._vectors(), path, force=force)
 
     def _compressed(self, recipe: Recipe) -> Model:
         """The model after all steps; it starts from the longest beginning that is still in memory."""
@@ -241,7 +281,7 @@ class Laboratory:
         return trial
 
     def time(self, trial: Trial) -> Trial:
-        """Measure a judged trial in turns with the original."""
+        """Measure a judged trial in turns with the original; a measurement that is known already is taken."""
         made, _ = self.make(Recipe.parse(trial.recipe))
         assert self.baseline is not None
         name = cache.key(__version__, made.digest, self.baseline.digest, self.plan, self.place, this_machine())
@@ -249,13 +289,17 @@ class Laboratory:
         if known:
             found = Measurement.from_json(known)
         else:
-            plan = replace(self.plan, limit_s=self._limit_s(self.plan.limit_s))
-            found = measure(made, self._texts(), plan, self.place, against=self._original)
+            found = self.measure(made)
             cache.store_json("measurements", name, found.to_json())
-        executed, layers = self._executed(made)
+        executed, layers = self.executed(made)
         return replace(trial, state="timed", measurement=found, executed=executed, layers=layers, reused=bool(known))
 
-    def _executed(self, made: Bundle) -> tuple[dict[str, float] | None, dict[str, str]]:
+    def measure(self, made: Bundle) -> Measurement:
+        """Measure a bundle now, in turns with the original."""
+        plan = replace(self.plan, limit_s=self._limit_s(self.plan.limit_s))
+        return measure(made, self._texts(), plan, self.place, against=self._original)
+
+    def executed(self, made: Bundle) -> tuple[dict[str, float] | None, dict[str, str]]:
         """What ran in which precision, as the bench's engine tells it for one of the bundle's own texts."""
         try:
             with open_on_bench(made, self.place, self.plan, self._limit_s(self.plan.limit_s)) as opened:
