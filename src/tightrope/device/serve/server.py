@@ -6,6 +6,7 @@ begin and end. Everything else lives in those rooms.
 
 import asyncio
 import os
+import signal
 import threading
 import time
 from collections.abc import Callable, Mapping
@@ -18,7 +19,7 @@ from typing import Any, Self
 
 from tightrope import bundle
 from tightrope.device import machine
-from tightrope.device.serve import adapt
+from tightrope.device.serve import adapt, logs
 from tightrope.device.serve.catalogue import Catalogue
 from tightrope.device.serve.child import open_safely
 from tightrope.device.serve.http import owner
@@ -41,6 +42,7 @@ from tightrope.version import __version__
 
 LOOPBACK = ("127.0.0.1", "localhost", "[::1]")
 BACKLOG = 1024
+_ENDING = (signal.SIGTERM, signal.SIGINT)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -99,6 +101,8 @@ class Server:
         self.app: App
         self._loop: asyncio.AbstractEventLoop
         self._stop: asyncio.Event
+        self._hurried = False
+        """Who stops it does not want to wait."""
         self._up = threading.Event()
         self._error: BaseException | None = None
         self._thread: threading.Thread | None = None
@@ -132,23 +136,24 @@ class Server:
             self._up.set()
 
     def run(self, ready: Callable[["Server"], None]) -> None:
-        """Serve until SIGTERM or SIGINT; `ready` is called when requests are answered."""
+        """Serve until SIGTERM or SIGINT; `ready` is called when requests are answered.
+
+        A second signal does not wait for requests to finish; a third is the system's to answer.
+        """
         asyncio.run(self._main(ready, signals=True))
 
     async def _main(self, ready: Callable[["Server"], None], *, signals: bool = False) -> None:
         self._loop, self._stop = asyncio.get_running_loop(), asyncio.Event()
-        if signals:
-            import signal
-
-            for number in (signal.SIGTERM, signal.SIGINT):
-                self._loop.add_signal_handler(number, self._stop.set)
+        self._loop.set_exception_handler(_fault)
+        for number in _ENDING if signals else ():
+            self._loop.add_signal_handler(number, self._signalled)
         options = self.options
         with ExitStack() as held:
             found = await self._loop.run_in_executor(None, _assembled, options, held)
             self.app = App(found)
             async with AsyncExitStack() as listening:
                 guard = Guard(self.app, options.limits, counted=found.metrics.connections.set)
-                allow_descriptors(options.limits.connections)
+                allow_descriptors(options.limits.connections + BACKLOG)  # so many may come in one turn of the loop
                 self.url = await self._listen(guard, listening)
                 if options.admin is not None:
                     await owner.listen(options.admin, found.catalogue, listening)
@@ -157,9 +162,16 @@ class Server:
                 ready(self)
                 try:
                     await self._stop.wait()
-                    await guard.drain()
+                    await guard.drain(lambda: self._hurried)
                 finally:
                     board.cancel()
+
+    def _signalled(self) -> None:
+        if self._stop.is_set():
+            self._hurried = True
+            for number in _ENDING:
+                self._loop.remove_signal_handler(number)
+        self._stop.set()
 
     async def _listen(self, guard: Guard, listening: AsyncExitStack) -> str:
         """Open the port; the URL that it has."""
@@ -268,6 +280,12 @@ def _crew(options: Options, ledger: Ledger) -> adapt.Crew:
         f"model:{options.path.stem}", footprint_bytes(source)
     ):  # what is too large is refused before it is opened
         return adapt.crew(source, cores)
+
+
+def _fault(loop: asyncio.AbstractEventLoop, context: Mapping[str, Any]) -> None:
+    """What went wrong beside any request, descriptors that ran out above all, is an event like others."""
+    error = type(context["exception"]).__name__ if context.get("exception") else ""
+    logs.event("network.failed", level="error", detail=str(context.get("message", "")), error=error)
 
 
 def _tls(options: Options) -> Any:

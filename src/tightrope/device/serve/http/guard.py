@@ -15,6 +15,8 @@ App = Callable[
 ]
 TICK_S = 0.1
 """How often deadlines are looked at while somebody is connected."""
+SPARE = 64
+"""Refused connections that are told why at one time; in a flood there is no room for more."""
 READ_BYTES = 16_384
 """What is taken from a socket at once."""
 
@@ -50,7 +52,9 @@ class Guard:
         self.buffer = memoryview(bytearray(READ_BYTES))
         """Where every connection's bytes arrive: each is done with it before the next one reads."""
         self._connections: set[Watched] = set()
+        self._refused: set[Watched] = set()
         self._addresses: Counter[str] = Counter()
+        """How many connections each has that were not refused."""
         self._tasks: set[asyncio.Task[None]] = set()
         self._counted = counted
         self._ticking = False
@@ -60,28 +64,42 @@ class Guard:
         return self.loop.time()
 
     def admit(self, connection: Watched) -> str:
-        """Take a connection in; what forbids it in words, or nothing. It is watched either way, until it `leave`s."""
+        """Take a connection in; what forbids it in words, or nothing. It is watched either way, until it `leave`s.
+
+        In a flood the refused are ended at once: who is told something holds a descriptor meanwhile.
+        """
         self._connections.add(connection)
-        self._addresses[connection.address] += 1
         self._counted(len(self._connections))
         if not self._ticking:
             self._ticking = True
             self.loop.call_later(TICK_S, self._tick)
+        if refusal := self._refusal(connection):
+            self._refused.add(connection)
+            if len(self._refused) > SPARE:
+                connection.abort()
+        else:
+            self._addresses[connection.address] += 1
+        return refusal
+
+    def _refusal(self, connection: Watched) -> str:
         if self.retiring:
             return "The server stops."
-        if len(self._connections) > self.limits.connections:
+        if len(self._connections) - len(self._refused) > self.limits.connections:
             return "The server has as many connections as it takes."
-        if connection.address and self._addresses[connection.address] > self.limits.connections_per_address:
+        if connection.address and self._addresses[connection.address] >= self.limits.connections_per_address:
             return "This address has as many connections as one may have."
         return ""
 
     def leave(self, connection: Watched) -> None:
         """A connection is gone."""
         self._connections.discard(connection)
+        self._counted(len(self._connections))
+        if connection in self._refused:
+            self._refused.discard(connection)
+            return
         self._addresses[connection.address] -= 1
         if not self._addresses[connection.address]:
             del self._addresses[connection.address]
-        self._counted(len(self._connections))
 
     def spawn(self, work: Coroutine[Any, Any, None]) -> None:
         """Run a connection's work as a task of its own."""
@@ -89,13 +107,16 @@ class Guard:
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
 
-    async def drain(self) -> bool:
-        """Let requests finish, for `drain_s` at most; then end what is left. Whether all came to their end."""
+    async def drain(self, hurried: Callable[[], bool] = lambda: False) -> bool:
+        """Let requests finish, for `drain_s` at most and until somebody is in a hurry; then end what is left.
+
+        Who comes meanwhile is refused. Whether all came to their end.
+        """
         self.retiring = True
         for connection in tuple(self._connections):
             connection.retire()
         until = self.now() + self.limits.drain_s
-        while (self._connections or self._tasks) and self.now() < until:
+        while (self._connections or self._tasks) and self.now() < until and not hurried():
             await asyncio.sleep(0.02)
         finished = not self._connections and not self._tasks
         for connection in tuple(self._connections):
