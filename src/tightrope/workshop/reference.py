@@ -114,13 +114,13 @@ class _Rounding:
     def rounded(self, source: str, width: int) -> str:
         """The input, `width` features wide, as the layer takes it: prepared, and on its grid if it has one."""
         current, scheme = self._prepared(source), self.scheme
-        if scheme.bits is None:
-            return current
         if scheme.kept is not None:
             others = np.ones(width, np.float32)
             others[scheme.kept] = 0
             self._node("Gather", "kept", current, self._constant(scheme.kept, "kept.index", np.int64), axis=-1)
             current = self._node("Mul", "others", current, self._constant(others, "kept.mask"))
+        if scheme.bits is None:
+            return current
         return self._symmetric(current) if scheme.symmetric else self._asymmetric(current)
 
     def _prepared(self, current: str) -> str:
