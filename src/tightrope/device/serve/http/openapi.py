@@ -1,13 +1,16 @@
 """The document that describes the HTTP interfaces, made from the types that the handlers read and write."""
 
 import re
+from collections.abc import Sequence
 from functools import lru_cache
+from http import HTTPStatus
 from typing import Any
 
 import msgspec
 
 from tightrope.device.serve.http import health, live, oip, openai, pages, search, tei
-from tightrope.device.serve.http.routes import Request, Response, Route
+from tightrope.device.serve.http.routes import PRIORITIES, Request, Response, Route
+from tightrope.device.serve.metrics import WORK
 
 TITLES = {
     "openai": "OpenAI",
@@ -15,15 +18,85 @@ TITLES = {
     "v2": "Open Inference Protocol",
     "native": "tightrope",
 }
-_NATIVE = {
-    "/v1/search": search.Search,
-    "/v1/ask": search.Question,
-    "/v1/recommend": search.Liked,
-    "/v1/pairs": search.Pairs,
-    "/v1/documents": search.Documents,
-    "/v1/documents/delete": search.Keys,
+MESSAGES: dict[Any, tuple[Any, Any]] = {
+    **health.MESSAGES,
+    **openai.MESSAGES,
+    **tei.MESSAGES,
+    **oip.MESSAGES,
+    **search.MESSAGES,
 }
-_MESSAGES = {**openai.MESSAGES, **tei.MESSAGES, **oip.MESSAGES}
+"""What each handler takes and gives: `None` for no body, and for an answer that is no JSON."""
+STATUS = {("POST", "/v1/documents"): 201, ("POST", "/login"): 303, ("POST", "/logout"): 303}
+"""Where success is something else than 200."""
+NO_JSON = {"page": "text/html", "metrics": "text/plain", "live": "text/event-stream"}
+BINARY = "application/octet-stream"
+FORM = {"type": "object", "properties": {"key": {"type": "string"}}, "required": ["key"]}
+_TEXT = {"type": "string"}
+
+ENVELOPES: dict[str, dict[str, Any]] = {
+    "openai": {
+        "message": _TEXT,
+        "type": _TEXT,
+        "param": {"type": ["string", "null"]},
+        "code": _TEXT,
+    },
+    "tei": {"error": _TEXT, "error_type": _TEXT, "code": _TEXT},
+    "v2": {"error": _TEXT},
+    "problem": {
+        "type": _TEXT,
+        "title": _TEXT,
+        "status": {"type": "integer"},
+        "detail": _TEXT,
+        "code": _TEXT,
+        "request_id": _TEXT,
+        "param": _TEXT,
+    },
+}
+"""Fields of a failure, an API each; `problem` (RFC 9457) is everybody else's. OpenAI's are inside `error`."""
+SELDOM = ("param", "code", "request_id")
+"""Fields of a problem that are not always there."""
+
+ID = {
+    "name": "X-Request-Id",
+    "in": "header",
+    "description": "What the answer, the log and the trace call this request; drawn if it is left out.",
+    "schema": {"type": "string", "pattern": "^[A-Za-z0-9._-]{1,64}$"},
+}
+PARENT = {
+    "name": "traceparent",
+    "in": "header",
+    "description": "W3C Trace Context: the span that the request belongs to, where the server sends traces.",
+    "schema": {"type": "string"},
+}
+DEADLINE = {
+    "name": "X-Request-Deadline-Ms",
+    "in": "header",
+    "description": "How long the client will wait. What cannot be answered by then is refused on arrival (504).",
+    "schema": {"type": "number", "minimum": 0, "maximum": 999_999_999},
+}
+PRIORITY = {
+    "name": "X-Request-Priority",
+    "in": "header",
+    "description": "How urgent it is, from -2 to 2; 0 if it is left out.",
+    "schema": {"type": "integer", "enum": [int(one) for one in PRIORITIES]},
+}
+MODEL = {
+    "name": "model",
+    "in": "query",
+    "description": "NAME or NAME@VERSION, where several models are served.",
+    "schema": _TEXT,
+}
+INDEX = {"name": "index", "in": "query", "description": "Where there are several.", "schema": _TEXT}
+QUESTION = (
+    {"name": "query", "in": "query", "description": "What is looked for.", "schema": _TEXT},
+    {"name": "k", "in": "query", "description": "How many hits.", "schema": {"type": "integer", "default": 8}},
+    INDEX,
+)
+QUERIES: dict[tuple[str, str], Sequence[dict[str, Any]]] = {
+    **{(route.method, route.path): (MODEL,) for route in tei.ROUTES},
+    ("DELETE", "/v1/documents/{key}"): (INDEX,),
+    ("GET", "/v1/live/search"): QUESTION,
+}
 
 
 async def document(request: Request) -> Response:
@@ -50,10 +123,15 @@ def _document(version: str) -> bytes:
     return msgspec.json.encode(
         {
             "openapi": "3.1.0",
-            "info": {"title": "tightrope", "version": version},
+            "info": {
+                "title": "tightrope",
+                "version": version,
+                "description": "Embeddings, scores, search, answers and recommendation from models on this device.",
+            },
+            "tags": [{"name": name} for name in dict.fromkeys(TITLES.get(route.api, route.api) for route in routes)],
             "paths": paths,
             "components": {
-                "schemas": components,
+                "schemas": components | {f"{name}_failure": _envelope(name) for name in ENVELOPES},
                 "securitySchemes": {"key": {"type": "http", "scheme": "bearer"}},
             },
         }
@@ -61,31 +139,72 @@ def _document(version: str) -> bytes:
 
 
 def _types(route: Route) -> tuple[Any, Any]:
-    """What a route's handler takes and gives; `None` for no body, and for an answer of any form."""
-    takes = _NATIVE.get(route.path) if route.method in ("POST", "PUT") else None
-    return _MESSAGES.get(route.handler, (takes, None))
+    """What a route's handler takes and gives."""
+    taken, given = MESSAGES.get(route.handler, (None, None))
+    return taken, given
+
+
+def _envelope(api: str) -> dict[str, Any]:
+    fields = ENVELOPES[api]
+    required = [name for name in fields if api != "problem" or name not in SELDOM]
+    inner = {"type": "object", "properties": fields, "required": required}
+    return {"type": "object", "properties": {"error": inner}, "required": ["error"]} if api == "openai" else inner
 
 
 def _operation(route: Route, taken: Any, given: Any) -> dict[str, Any]:
-    said = (route.handler.__doc__ or "").strip().partition("\n")[0]
-    answer: dict[str, Any] = {"description": "The answer."}
-    if given is not None:
-        answer["content"] = {"application/json": {"schema": given}}
-    names = re.findall(r"{(\w+)}", route.path)
-    failure = "application/json" if route.api in ("openai", "tei", "v2") else "application/problem+json"
+    status = STATUS.get((route.method, route.path), 200)
+    answers = {str(status): {"description": HTTPStatus(status).phrase, **_answer(route, given)}}
+    if route.handler is health.ready:  # not a failure of the request: the same answer, of another tone
+        answers["503"] = {"description": "The models do not answer rightly.", **_answer(route, given)}
     found: dict[str, Any] = {
         "operationId": re.sub(r"\W+", "_", f"{route.method.lower()}{route.path}").strip("_"),
         "tags": [TITLES.get(route.api, route.api)],
-        "summary": said or route.path,
-        "responses": {
-            "200": answer,
-            "default": {"description": "Why there is none.", "content": {failure: {"schema": {"type": "object"}}}},
-        },
+        "summary": (route.handler.__doc__ or route.path).strip().partition("\n")[0],
+        "parameters": _parameters(route),
+        "responses": answers | {"default": _failure(route.api)},
         "security": [] if route.open else [{}, {"key": []}],
     }
-    if names:
-        where = {"in": "path", "required": True, "schema": {"type": "string"}}
-        found["parameters"] = [{"name": name, **where} for name in names]
+    if route.handler is tei.root:  # what the model does
+        taken = {"anyOf": [{"$ref": f"#/components/schemas/{name}"} for name in ("Embed", "Predict")]}
     if taken is not None:
-        found["requestBody"] = {"required": True, "content": {"application/json": {"schema": taken}}}
+        content = {"application/json": {"schema": taken}}
+        if route.handler is oip.infer:  # JSON, and behind it the tensors
+            content[BINARY] = {"schema": {"type": "string", "format": "binary"}}
+        found["requestBody"] = {"required": True, "content": content}
+    elif route.handler is pages.log_in:
+        found["requestBody"] = {"required": True, "content": {"application/x-www-form-urlencoded": {"schema": FORM}}}
     return found
+
+
+def _answer(route: Route, given: Any) -> dict[str, Any]:
+    """The content of an answer; a redirection has none."""
+    if given is not None:
+        content = {"application/json": {"schema": given}}
+        if route.handler is oip.infer:
+            content[BINARY] = {"schema": {"type": "string", "format": "binary"}}
+        return {"content": content}
+    if (route.method, route.path) in STATUS:
+        return {}
+    return {"content": {NO_JSON.get(route.api, "application/json"): {}}}
+
+
+def _failure(api: str) -> dict[str, Any]:
+    known = api in ENVELOPES
+    kind = "application/json" if known else "application/problem+json"
+    content: dict[str, Any] = {
+        kind: {"schema": {"$ref": f"#/components/schemas/{api if known else 'problem'}_failure"}}
+    }
+    if api == "page":  # the form for logging in, again
+        content["text/html"] = {}
+    later = {"description": "Seconds after which another try makes sense.", "schema": {"type": "integer"}}
+    return {"description": "Why there is no answer.", "headers": {"Retry-After": later}, "content": content}
+
+
+def _parameters(route: Route) -> list[dict[str, Any]]:
+    named = [
+        {"name": name, "in": "path", "required": True, "schema": {"type": "string", "minLength": 1}}
+        for name in re.findall(r"{(\w+)}", route.path)
+    ]
+    waits = route.api in WORK and route.method != "GET"
+    headers = (ID, PARENT, DEADLINE, PRIORITY) if waits else (ID, PARENT)
+    return [*named, *QUERIES.get((route.method, route.path), ()), *headers]

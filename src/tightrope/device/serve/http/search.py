@@ -9,7 +9,6 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import asynccontextmanager
 from typing import Any
 
-import msgspec
 import numpy as np
 
 from tightrope.device.apps import faq_bot, recommender, semantic_search
@@ -18,74 +17,29 @@ from tightrope.device.index.documents import Document, Hit, checked
 from tightrope.device.serve import logs
 from tightrope.device.serve.http.failures import Failure
 from tightrope.device.serve.http.routes import Request, Response, Route, State, json
+from tightrope.device.serve.http.search_messages import (
+    Deleted,
+    Documents,
+    Hits,
+    IndexList,
+    IndexState,
+    Keys,
+    Liked,
+    Pairs,
+    Question,
+    Reply,
+    Scores,
+    Search,
+    SearchHits,
+    Text,
+    Where,
+    Written,
+)
 from tightrope.device.serve.shelf import Pair, Shelf
 from tightrope.errors import OutputError, RefusedError, SearchError
 
-Where = dict[str, Any]
 Ask = Callable[..., Awaitable[Any]]
 """`ask(catalogue.answer, name, inputs, …)`: what is served; `Request.answer` is one."""
-
-
-class Search(msgspec.Struct, forbid_unknown_fields=True):
-    """The body of /v1/search."""
-
-    query: str
-    k: int = 10
-    index: str | None = None
-    where: Where | None = None
-    mode: Mode = Mode.HYBRID
-
-
-class Question(msgspec.Struct, forbid_unknown_fields=True):
-    """The body of /v1/ask."""
-
-    question: str
-    k: int = 3
-    index: str | None = None
-    where: Where | None = None
-
-
-class Liked(msgspec.Struct, forbid_unknown_fields=True):
-    """The body of /v1/recommend: keys of documents, the oldest first."""
-
-    history: list[str]
-    k: int = 10
-    half_life: float | None = recommender.HALF_LIFE
-    diversity: float = recommender.DIVERSITY
-    index: str | None = None
-    where: Where | None = None
-
-
-class Pairs(msgspec.Struct, forbid_unknown_fields=True):
-    """The body of /v1/pairs."""
-
-    pairs: list[tuple[str, str]]
-    model: str | None = None
-
-
-class Text(msgspec.Struct, forbid_unknown_fields=True):
-    """A document as it comes: its text is cut here."""
-
-    key: str
-    text: str
-    title: str = ""
-    answer: str = ""
-    metadata: dict[str, Any] = {}
-
-
-class Documents(msgspec.Struct, forbid_unknown_fields=True):
-    """The body of POST and PUT /v1/documents."""
-
-    documents: list[Text]
-    index: str | None = None
-
-
-class Keys(msgspec.Struct, forbid_unknown_fields=True):
-    """The body of /v1/documents/delete."""
-
-    keys: list[str]
-    index: str | None = None
-
 
 # Finding ----------------------------------------------------------------------------------------------------
 
@@ -116,6 +70,7 @@ async def find(
 
 
 async def _search(request: Request) -> Response:
+    """Passages for a query: by meaning, by words, or both."""
     body = await request.json(Search)
     hits, mode = await find(
         request.state, body.query, k=body.k, index=body.index, where=body.where, mode=body.mode, ask=request.answer
@@ -124,6 +79,7 @@ async def _search(request: Request) -> Response:
 
 
 async def _answered(request: Request) -> Response:
+    """An answer from the index, or that it is not known."""
     body = await request.json(Question)
     question = semantic_search.asked(body.question)
     async with _using(request.state, body.index) as (shelf, pair):
@@ -141,6 +97,7 @@ async def _answered(request: Request) -> Response:
 
 
 async def _recommended(request: Request) -> Response:
+    """Documents for who liked these."""
     body = await request.json(Liked)
     async with _using(request.state, body.index) as (_, pair):
         hits = await request.thread(
@@ -164,22 +121,24 @@ async def _paired(request: Request) -> Response:
     scores = about.source is not None and about.source.content.task["name"] == "scoring"
     inputs: list[Any] = list(body.pairs) if scores else [text for pair in body.pairs for text in pair]
     if not inputs:
-        return json({"model": about.name, "scores": []})
+        return json(Scores(about.name, []))
     served = await request.answer(request.state.catalogue.answer, body.model, inputs)
     rows = served.answer.rows
     if not scores:
         rows = np.clip((rows[::2] * rows[1::2]).sum(1, keepdims=True), -1, 1)
-    return json({"model": served.name, "scores": (rows[:, 0] if rows.shape[1] == 1 else rows).tolist()})
+    return json(Scores(served.name, (rows[:, 0] if rows.shape[1] == 1 else rows).tolist()))
 
 
 # Documents --------------------------------------------------------------------------------------------------
 
 
 async def _add(request: Request) -> Response:
+    """Add documents: texts are cut into passages and embedded. One that is there already is refused."""
     return await _put(request, replacing=False)
 
 
 async def _replace(request: Request) -> Response:
+    """Add documents, in place of those with the same keys."""
     return await _put(request, replacing=True)
 
 
@@ -195,41 +154,44 @@ async def _put(request: Request, *, replacing: bool) -> Response:
             request.state.catalogue.answer, shelf.name, texts, version=pair.version, prompt=pair.for_passages
         )
         await request.thread(pair.index.replace if replacing else pair.index.add, documents, served.answer.rows)
-    return json({"documents": len(documents), "passages": len(texts)}, 200 if replacing else 201)
+    return json(Written(len(documents), len(texts)), 200 if replacing else 201)
 
 
 async def _delete(request: Request) -> Response:
+    """Take documents out of the index; keys that it has not are passed over."""
     body = await request.json(Keys)
     _check_count(request.state, len(body.keys))
     async with _using(request.state, body.index) as (_, pair):
-        return json({"deleted": await request.thread(pair.index.delete, body.keys)})
+        return json(Deleted(await request.thread(pair.index.delete, body.keys)))
 
 
 async def _delete_one(request: Request) -> Response:
+    """Take one document out of the index."""
     async with _using(request.state, request.query.get("index")) as (_, pair):
         if not await request.thread(pair.index.delete, [request.params["key"]]):
             raise Failure("not_found", "There is no such document.")
-    return json({"deleted": 1})
+    return json(Deleted(1))
 
 
 async def _listed(request: Request) -> Response:
+    """The indexes that are served."""
     indexes = []
     for name in request.state.indexes:
         async with _using(request.state, name) as (shelf, pair):
             about = await asyncio.to_thread(lambda index: index.about, pair.index)
             indexes.append(
-                {
-                    "name": name,
-                    "model": shelf.name,
-                    "version": pair.version,
-                    "digest": about.digest,
-                    "state": shelf.state,
-                    "documents": about.documents,
-                    "passages": about.passages,
-                    "memory_bytes": pair.index.size_bytes,
-                }
+                IndexState(
+                    name=name,
+                    model=shelf.name,
+                    version=pair.version,
+                    digest=about.digest,
+                    state=shelf.state,
+                    documents=about.documents,
+                    passages=about.passages,
+                    memory_bytes=pair.index.size_bytes,
+                )
             )
-    return json({"indexes": indexes})
+    return json(IndexList(indexes))
 
 
 def _cut(shelf: Shelf, given: list[Text]) -> list[Document]:
@@ -315,3 +277,14 @@ ROUTES = (
     Route("POST", "/v1/documents/delete", _delete),
     Route("DELETE", "/v1/documents/{key}", _delete_one),
 )
+MESSAGES: dict[Any, tuple[Any, Any]] = {
+    _search: (Search, SearchHits),
+    _answered: (Question, Reply),
+    _recommended: (Liked, Hits),
+    _paired: (Pairs, Scores),
+    _listed: (None, IndexList),
+    _add: (Documents, Written),
+    _replace: (Documents, Written),
+    _delete: (Keys, Deleted),
+    _delete_one: (None, Deleted),
+}

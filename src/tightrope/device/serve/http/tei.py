@@ -211,6 +211,7 @@ ROUTES = (
 )
 MESSAGES: dict[Any, tuple[Any, Any]] = {
     embed: (Embed, list[list[float]]),
+    embed_all: (Embed, None),
     similarity: (Similarity, list[float]),
     **tei_scores.MESSAGES,
     tokenize: (Tokenize, list[list[Token]]),
