@@ -102,6 +102,11 @@ class Index:
         return self._rows.size_bytes
 
     @property
+    def passages(self) -> int:
+        """How many passages can be found now; asks the memory only, where `about` asks the disk."""
+        return int(np.count_nonzero(self._rows.alive))
+
+    @property
     def repaired(self) -> int:
         """How many rows of codes were damaged when the index was opened, and were made again."""
         return self._rows.repaired

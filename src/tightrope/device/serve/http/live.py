@@ -103,8 +103,14 @@ def describe(state: State) -> dict[str, Any]:
             "choices": choices,
         },
         "models": [_model(item) for item in state.catalogue.models()],
-        "indexes": [{"id": name, "name": name, "state": shelf.state} for name, shelf in state.indexes.items()],
+        "indexes": [_index(name, shelf) for name, shelf in state.indexes.items()],
     }
+
+
+def _index(name: str, shelf: Any) -> dict[str, Any]:
+    with shelf.pair() as pair:
+        sizes = {"passages": pair.index.passages, "bytes": pair.index.size_bytes}
+        return {"id": name, "name": name, "model": shelf.name, "version": pair.version, "state": shelf.state, **sizes}
 
 
 def _model(item: Any) -> dict[str, Any]:
