@@ -9,7 +9,7 @@ TABLES := fitted table engines native rotation techniques fewer_bits search reco
 
 ENGINE := $(shell find engine -type f \( -name '*.cpp' -o -name '*.[hi]*' -o -name CMakeLists.txt \))
 
-.PHONY: help setup fit test check bench bench-serve docs arm sanitize fuzz clean
+.PHONY: help setup fit test check bench bench-serve docs arm sanitize fuzz fuzz-api clean
 
 help: ## say what there is
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -46,6 +46,9 @@ sanitize: .venv/dev.stamp ## run the engine's tests against builds with sanitize
 
 fuzz: .venv/dev.stamp ## fuzz the engine's readers of files and texts, a minute each
 	PYTHON=$(BIN)/python bash engine/fuzz.sh
+
+fuzz-api: .venv/dev.stamp ## fuzz the server's APIs by its OpenAPI document, two minutes (TIGHTROPE_FUZZ_S, TIGHTROPE_FUZZ_SEED)
+	$(BIN)/python -m pytest -s tests/clients/fuzz_openapi.py
 
 clean: ## remove the environment and everything that was built
 	rm -rf .venv build dist

@@ -9,7 +9,7 @@ import pytest
 from tightrope.device.serve.http import failures, openapi
 from tightrope.device.serve.http.app import ROUTES
 
-DOCUMENT: dict[str, Any] = json.loads(openapi._document("1"))
+DOCUMENT: dict[str, Any] = json.loads(openapi._document("1", locked=True))
 OPERATIONS = {
     f"{method.upper()} {path}": said for path, methods in DOCUMENT["paths"].items() for method, said in methods.items()
 }

@@ -59,8 +59,8 @@ SELDOM = ("param", "code", "request_id")
 ID = {
     "name": "X-Request-Id",
     "in": "header",
-    "description": "What the answer, the log and the trace call this request; drawn if it is left out.",
-    "schema": {"type": "string", "pattern": "^[A-Za-z0-9._-]{1,64}$"},
+    "description": "What the answer, the log and the trace call this request: 1 to 64 of A-Z a-z 0-9 . _ -.",
+    "schema": _TEXT,
 }
 PARENT = {
     "name": "traceparent",
@@ -101,15 +101,15 @@ QUERIES: dict[tuple[str, str], Sequence[dict[str, Any]]] = {
 
 async def document(request: Request) -> Response:
     """This document."""
-    return Response(_document(request.state.version))
+    return Response(_document(request.state.version, locked=request.state.keys is not None))
 
 
 ROUTES = (Route("GET", "/openapi.json", document),)
 
 
 @lru_cache(maxsize=1)
-def _document(version: str) -> bytes:
-    """OpenAPI 3.1, as JSON."""
+def _document(version: str, *, locked: bool) -> bytes:
+    """OpenAPI 3.1, as JSON; `locked` if keys are needed."""
     modules = (health, openai, tei, oip, search, live, pages)
     found = [*(route for module in modules for route in module.ROUTES), *ROUTES]
     routes = [route for route in found if route.method != "WEBSOCKET"]  # OpenAPI has no word for it
@@ -120,6 +120,7 @@ def _document(version: str) -> bytes:
     for route in routes:
         taken, given = (None if kind is None else next(described) for kind in _types(route))
         paths.setdefault(route.path, {})[route.method.lower()] = _operation(route, taken, given)
+        paths[route.path][route.method.lower()]["security"] = [{"key": []}] if locked and not _open(route) else []
     return msgspec.json.encode(
         {
             "openapi": "3.1.0",
@@ -136,6 +137,10 @@ def _document(version: str) -> bytes:
             },
         }
     )
+
+
+def _open(route: Route) -> bool:
+    return route.open or route.handler in (pages.home, pages.log_in)  # the form, for who is not known
 
 
 def _types(route: Route) -> tuple[Any, Any]:
@@ -162,7 +167,6 @@ def _operation(route: Route, taken: Any, given: Any) -> dict[str, Any]:
         "summary": (route.handler.__doc__ or route.path).strip().partition("\n")[0],
         "parameters": _parameters(route),
         "responses": answers | {"default": _failure(route.api)},
-        "security": [] if route.open else [{}, {"key": []}],
     }
     if route.handler is tei.root:  # what the model does
         taken = {"anyOf": [{"$ref": f"#/components/schemas/{name}"} for name in ("Embed", "Predict")]}
