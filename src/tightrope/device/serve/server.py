@@ -7,6 +7,7 @@ begin and end. Everything else lives in those rooms.
 import asyncio
 import os
 import signal
+import socket
 import threading
 import time
 from collections.abc import Callable, Mapping
@@ -42,6 +43,8 @@ from tightrope.version import __version__
 
 LOOPBACK = ("127.0.0.1", "localhost", "[::1]")
 BACKLOG = 1024
+SENT_BYTES = 131_072
+"""Of answers that nobody reads yet, for each connection in the system's memory, which would let it grow to megabytes."""
 _ENDING = (signal.SIGTERM, signal.SIGINT)
 
 
@@ -190,6 +193,8 @@ class Server:
                 hint="Give another --port; 0 takes any free one.",
             ) from error
         listening.callback(server.close)
+        for listener in server.sockets:  # what is accepted there inherits it
+            listener.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, SENT_BYTES)
         port = server.sockets[0].getsockname()[1]
         host = f"[{options.host}]" if ":" in options.host and "[" not in options.host else options.host
         return f"{scheme}://{host}:{port}"
