@@ -44,7 +44,7 @@ from tightrope.version import __version__
 LOOPBACK = ("127.0.0.1", "localhost", "[::1]")
 BACKLOG = 1024
 SENT_BYTES = 131_072
-"""Of answers that nobody reads yet, for each connection in the system's memory, which would let it grow to megabytes."""
+"""Of answers that nobody reads yet, for each connection in the system's memory, which would grow to megabytes."""
 _ENDING = (signal.SIGTERM, signal.SIGINT)
 
 
