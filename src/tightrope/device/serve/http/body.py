@@ -34,7 +34,7 @@ def check_head(header: Callable[[str], str | None], most: int) -> int | None:
     length = header("content-length")
     if length is None:
         return None
-    if int(length) > most:  # h11 let digits pass only
+    if int(length) > most:  # the parser let digits pass only
         raise _too_large(most)
     return int(length)
 

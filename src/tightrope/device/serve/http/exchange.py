@@ -3,9 +3,9 @@
 import asyncio
 import time
 from collections import deque
+from collections.abc import Iterable
+from http import HTTPStatus
 from typing import TYPE_CHECKING, Any
-
-import h11
 
 from tightrope.device.serve import logs
 from tightrope.device.serve.http.guard import Message
@@ -32,6 +32,7 @@ class Exchange:
         self._held = 0
         self._ended = False
         self._told_end = False
+        self._chunked = False
         self._news = asyncio.Event()
         self._head: tuple[int, list[tuple[bytes, bytes]]] | None = None
 
@@ -87,18 +88,30 @@ class Exchange:
                 return
 
     def _write(self, data: bytes, *, end: bool) -> None:
-        events: list[Any] = []
-        if self._head is not None:
-            status, headers = self._head
-            closing = [(b"connection", b"close")] if self._connection.must_close else []
-            events.append(h11.Response(status_code=status, headers=[*headers, *closing]))
-            self._head, self.started = None, True
+        """Send the head, if it is still here, and a piece of the body as it is framed (RFC 9112, 6)."""
+        parts = [] if self._head is None else [self._begun(*self._head)]
         if data and self.scope["method"] != "HEAD":
-            events.append(h11.Data(data=data))
-        if end:
-            events.append(h11.EndOfMessage())
-            self.complete = True
-        self._connection.write(events)
+            parts += (b"%x\r\n" % len(data), data, b"\r\n") if self._chunked else (data,)
+        if end and self._chunked:
+            parts.append(b"0\r\n\r\n")
+        self.complete = end
+        self._connection.write(b"".join(parts))
+
+    def _begun(self, status: int, headers: list[tuple[bytes, bytes]]) -> bytes:
+        """The head. A body whose length nobody knows is cut into chunks; one for HTTP/1.0 ends with the connection."""
+        self._head, self.started = None, True
+        bare = self.scope["method"] == "HEAD" or status in (204, 304)
+        known = bare or any(name == b"content-length" for name, _ in headers)
+        if not known and self.scope["http_version"] == "1.1":
+            self._chunked = True
+            headers.append((b"transfer-encoding", b"chunked"))
+        elif not known:
+            self._connection.close_after()
+        if self._connection.must_close:
+            headers.append((b"connection", b"close"))
+        elif self.scope["http_version"] == "1.0":
+            headers.append((b"connection", b"keep-alive"))
+        return head(status, headers)
 
     async def run(self) -> None:
         """Let the application answer; whatever it does, the connection comes to a defined end."""
@@ -111,6 +124,21 @@ class Exchange:
                 self._connection.finished()
             elif not self.gone:
                 self._connection.fail(500, "The server failed.")
+
+
+_PHRASES = {status.value: status.phrase.encode() for status in HTTPStatus}
+
+
+def head(status: int, headers: Iterable[tuple[bytes, bytes]]) -> bytes:
+    """The status line and headers of an answer.
+
+    >>> head(204, [(b"allow", b"GET")])
+    b'HTTP/1.1 204 No Content\\r\\nallow: GET\\r\\n\\r\\n'
+    """
+    lines = [b"HTTP/1.1 %d %s" % (status, _PHRASES.get(status, b"")), *(b"%s: %s" % pair for pair in headers)]
+    data = b"\r\n".join(lines)
+    assert data.count(b"\n") == len(lines) - 1, "a header holds a line feed"
+    return data + b"\r\n\r\n"
 
 
 _DAYS = ("Mon", "Tue", "Wed", "Thu", "Fri", "Sat", "Sun")

@@ -1,25 +1,23 @@
-"""HTTP/1.1 over a socket, with the limits of size and time that servers commonly lack: RFC 9112 by h11.
+"""HTTP/1.1 over a socket, with the limits of size and time that servers commonly lack.
 
 A connection is in one phase at a time, and each has a deadline: idle, headers, body (a least rate), work, and the
-end. A reader that takes nothing has one too. What is ambiguous (two ways to tell a body's length, a target that is
-no path) is refused, never guessed, so that no proxy in front can be made to see other requests than this server does.
+end. A reader that takes nothing has one too.
 """
 
 import asyncio
 import math
 from typing import Any
 
-import h11
-
 from tightrope.device.serve import logs
 from tightrope.device.serve.http import failures
-from tightrope.device.serve.http.exchange import HELD_BYTES, Exchange
+from tightrope.device.serve.http.exchange import HELD_BYTES, Exchange, head
 from tightrope.device.serve.http.guard import Guard, peer
+from tightrope.device.serve.http.reader import Flaw, Head, Reader
 
 LINGER_S = 2.0
 """How long bytes are thrown away after an answer that did not wait for them: else the client would not see it."""
-HEADERS = 100
-_PHRASES = {400: "Bad Request", 408: "Request Timeout", 431: "Request Header Fields Too Large", 501: "Not Implemented"}
+_OVER = ("linger", "closing", "lost")
+"""Phases in which nothing is taken any more."""
 
 
 class Connection(asyncio.BufferedProtocol):
@@ -31,10 +29,14 @@ class Connection(asyncio.BufferedProtocol):
         self.deadline_s = self.stalled_s = math.inf
         self._scheme = scheme
         self._limits = guard.limits
-        self._h11 = h11.Connection(h11.SERVER, max_incomplete_event_size=guard.limits.header_bytes)
+        self._reader = Reader(guard.limits.header_bytes)
+        self._ahead = 0
+        """Bytes that came while a request was being answered."""
         self._phase = "idle"
         self._exchange: Exchange | None = None
         self._socket: Any = None
+        self._keep_alive = self._expects = False
+        """Whether the client will ask again here, and whether it waits for a word before it sends the body."""
         self._body_since_s = 0.0
         self._body_bytes = 0
         self._paused = False
@@ -58,6 +60,7 @@ class Connection(asyncio.BufferedProtocol):
         """Nobody is there any more."""
         self.guard.leave(self)
         self._phase = "lost"
+        self._reader.close()
         self._writable.set()
         if self._exchange is not None:
             self._exchange.lose()
@@ -100,7 +103,7 @@ class Connection(asyncio.BufferedProtocol):
 
     def _linger(self) -> None:
         """Close in a way that lets the client read the answer, although bytes of it are still on their way here."""
-        if self._phase in ("lost", "closing", "linger"):
+        if self._phase in _OVER:
             return
         self._enter("linger", LINGER_S)
         self._resume()
@@ -117,17 +120,21 @@ class Connection(asyncio.BufferedProtocol):
 
     def buffer_updated(self, nbytes: int) -> None:
         """Bytes came."""
-        data = bytes(self.guard.buffer[:nbytes])
+        data = self.guard.buffer[:nbytes]
         if self._socket is not None:
-            self._socket.feed(data)
+            self._socket.feed(bytes(data))
             return
-        if self._phase in ("linger", "closing", "lost"):
+        if self._phase in _OVER:
             return
         if self._phase == "idle":
             self._enter("headers", self._limits.header_s)
-        self._h11.receive_data(data)
-        if self._phase == "body":
+        elif self._phase == "body":
             self._body_came(nbytes)
+        elif self._phase == "work":
+            self._ahead += nbytes
+            if self._ahead > self._limits.header_bytes:
+                self._pause()  # who sends requests ahead of answers waits
+        self._reader.feed(data)
         self._advance()
 
     def eof_received(self) -> bool | None:
@@ -135,62 +142,59 @@ class Connection(asyncio.BufferedProtocol):
         return None
 
     def _advance(self) -> None:
-        """Take what the bytes so far amount to."""
-        try:
-            while self._phase not in ("linger", "closing", "lost") and self._socket is None:
-                event = self._h11.next_event()
-                if isinstance(event, h11.Request):
-                    self._begin(event)
-                elif isinstance(event, h11.Data):
-                    assert self._exchange is not None
-                    if self._exchange.feed(bytes(event.data)):
-                        self._pause()
-                elif isinstance(event, h11.EndOfMessage):
-                    assert self._exchange is not None
-                    self._enter("work")
-                    self._exchange.end()
-                else:
-                    break
-        except h11.RemoteProtocolError as error:
-            self.fail(error.error_status_hint, f"This is not HTTP as it should be: {error}.")
-        if self._phase == "work" and len(self._h11.trailing_data[0]) > self._limits.header_bytes:
-            self._pause()  # who sends requests ahead of answers waits
+        """Take the events so far, up to the end of a request: the next one waits until this one is answered."""
+        events = self._reader.events
+        while events and self._phase in ("headers", "body") and self._socket is None:
+            event = events.popleft()
+            if isinstance(event, Head):
+                self._begin(event)
+                continue
+            if isinstance(event, Flaw):
+                self.fail(event.status, event.detail)
+                continue
+            assert self._exchange is not None
+            if isinstance(event, bytes):
+                self._expects = False
+                if self._exchange.feed(event):
+                    self._pause()
+            else:
+                self._enter("work")
+                self._exchange.end()
 
-    def _begin(self, request: h11.Request) -> None:
+    def _begin(self, request: Head) -> None:
         """The headers of a request are whole."""
-        refusal = _ambiguous(request, self._limits.header_bytes)
-        if refusal:
-            self.fail(*refusal)
-            return
+        self._keep_alive = request.keep_alive
         self._body_since_s, self._body_bytes = self.guard.now(), 0
         self._enter("body", self._limits.body_s)
         scope = self._scope(request)
-        if _asks_for_websocket(scope["headers"]):
+        self._expects = request.expects
+        if request.websocket:
             self._upgrade(scope)
-            return
-        self._exchange = Exchange(self, scope)
-        self.guard.spawn(self._exchange.run())
+        else:
+            self._exchange = Exchange(self, scope)
+            self.guard.spawn(self._exchange.run())
 
     def _upgrade(self, scope: dict[str, Any]) -> None:
         from tightrope.device.serve.http.websocket import Socket  # wsproto is loaded when somebody asks for it
 
         self._enter("socket", self._limits.header_s)
-        self._socket = Socket(self, scope | {"type": "websocket", "subprotocols": []}, self._h11.trailing_data[0])
+        early = bytes(self._reader.early or b"")
+        self._socket = Socket(self, scope | {"type": "websocket", "subprotocols": []}, early)
         self.guard.spawn(self._socket.run())
 
-    def _scope(self, request: h11.Request) -> dict[str, Any]:
+    def _scope(self, request: Head) -> dict[str, Any]:
         raw_path, _, query = request.target.partition(b"?")
         return {
             "type": "http",
             "asgi": {"version": "3.0", "spec_version": "2.4"},
-            "http_version": request.http_version.decode("ascii"),
-            "method": request.method.decode("ascii"),
+            "http_version": request.version,
+            "method": request.method,
             "scheme": self._scheme,
             "path": failures.unquoted(raw_path),
             "raw_path": raw_path,
             "query_string": query,
             "root_path": "",
-            "headers": [(bytes(name), bytes(value)) for name, value in request.headers],
+            "headers": request.headers,
             "client": self._client,
             "server": None,
         }
@@ -217,12 +221,13 @@ class Connection(asyncio.BufferedProtocol):
     @property
     def must_close(self) -> bool:
         """Whether no request can follow this one: the server stops, or a body is not going to be read."""
-        return self.guard.retiring or self._phase == "body"
+        return self.guard.retiring or self._phase == "body" or not self._keep_alive
 
     def go_on(self) -> None:
         """The application asks for the body: a client that waits for a word first is given it."""
-        if self._h11.they_are_waiting_for_100_continue and self._phase == "body":
-            self.write([h11.InformationalResponse(status_code=100, headers=[])])
+        if self._expects and self._phase == "body":
+            self._expects = False
+            self.write(b"HTTP/1.1 100 Continue\r\n\r\n")
 
     def taken(self) -> None:
         """The application has taken what was held of the body."""
@@ -231,10 +236,14 @@ class Connection(asyncio.BufferedProtocol):
             self.deadline_s = self._body_since_s + self._limits.body_s
             self._resume()
 
-    def write(self, events: list[Any]) -> None:
-        """Send events in one go."""
+    def write(self, data: bytes) -> None:
+        """Send bytes, if there is anybody to send them to."""
         if not self.transport.is_closing():
-            self.transport.write(b"".join(self._h11.send(event) or b"" for event in events))
+            self.transport.write(data)
+
+    def close_after(self) -> None:
+        """The end of this answer is told by the end of the connection."""
+        self._keep_alive = False
 
     async def drained(self) -> bool:
         """Wait while the reader is behind; whether there still is one."""
@@ -247,28 +256,28 @@ class Connection(asyncio.BufferedProtocol):
         self._exchange = self._socket = None
         if self._phase == "lost" or self.transport.is_closing():
             return
-        if self._h11.our_state is h11.DONE and self._h11.their_state is h11.DONE and not self.guard.retiring:
-            waiting = bool(self._h11.trailing_data[0])
-            self._h11.start_next_cycle()
-            self._enter("headers" if waiting else "idle", self._limits.header_s if waiting else self._limits.idle_s)
-            self._resume()
-            if waiting:
-                self._advance()
-        else:
+        if self._phase != "work" or self.must_close:
             self._linger()
+            return
+        self._ahead = 0
+        if self._reader.events or self._reader.early is not None:
+            self._enter("headers", self._limits.header_s)
+        else:
+            self._enter("idle", self._limits.idle_s)
+        self._resume()
+        self._advance()
 
     def fail(self, status: int, detail: str, *, retry_after_s: float | None = None) -> None:
         """End with a refusal that no route had a say in; if an answer has begun, without one."""
         started = self._exchange is not None and self._exchange.started
         if self._exchange is not None:
             self._exchange.lose()
-        if started or self._h11.our_state not in (h11.IDLE, h11.SEND_RESPONSE):
+        if started:
             self.abort()
             return
         logs.event("http.refused", level="warning", status=status, detail=detail)
         body, headers = failures.bare(status, detail, retry_after_s)
-        head = h11.Response(status_code=status, headers=[*headers, (b"connection", b"close")])
-        self.write([head, h11.Data(data=body), h11.EndOfMessage()])
+        self.write(head(status, [*headers, (b"connection", b"close")]) + body)
         self._linger()
 
     # The reader's pace ----------------------------------------------------------------------------------
@@ -282,22 +291,3 @@ class Connection(asyncio.BufferedProtocol):
         """There is room again."""
         self._writable.set()
         self.stalled_s = math.inf
-
-
-def _ambiguous(request: h11.Request, header_bytes: int) -> tuple[int, str] | None:
-    """Why a request is refused that h11 lets pass, as status and words; `None` if it is clear."""
-    names = [name for name, _ in request.headers]
-    size = len(request.target) + sum(len(name) + len(value) + 4 for name, value in request.headers)
-    if size > header_bytes or len(names) > HEADERS:
-        return 431, f"The headers have {size} bytes in {len(names)} fields; {header_bytes} in {HEADERS} are taken"
-    if b"transfer-encoding" in names and (b"content-length" in names or request.http_version != b"1.1"):
-        return 400, "A body has one length: a Content-Length, or a Transfer-Encoding with HTTP/1.1"
-    if names.count(b"host") > 1 or (b"host" not in names and request.http_version == b"1.1"):
-        return 400, "A request names one Host"
-    if not request.target.startswith(b"/"):
-        return 400, "A request's target is a path"
-    return None
-
-
-def _asks_for_websocket(headers: list[tuple[bytes, bytes]]) -> bool:
-    return any(name == b"upgrade" and value.lower() == b"websocket" for name, value in headers)

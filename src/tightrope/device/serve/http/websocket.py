@@ -11,14 +11,13 @@ from collections import deque
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
-import h11
 from wsproto import ConnectionType, WSConnection
 from wsproto.events import AcceptConnection, BytesMessage, CloseConnection, Ping, TextMessage
 from wsproto.utilities import LocalProtocolError, RemoteProtocolError
 
 from tightrope.device.serve import logs
 from tightrope.device.serve.http import failures
-from tightrope.device.serve.http.exchange import HELD_BYTES
+from tightrope.device.serve.http.exchange import HELD_BYTES, head
 from tightrope.device.serve.http.failures import Failure
 
 if TYPE_CHECKING:
@@ -197,10 +196,8 @@ class Socket:
             return
         status, kind, body, headers = failures.envelope(failure, "live", "")
         length = str(len(body)).encode()
-        head = [(b"content-type", kind), (b"content-length", length), (b"connection", b"close"), *headers]
-        self._connection.write(
-            [h11.Response(status_code=status, headers=head), h11.Data(data=body), h11.EndOfMessage()]
-        )
+        fields = [(b"content-type", kind), (b"content-length", length), (b"connection", b"close"), *headers]
+        self._connection.write(head(status, fields) + body)
         self._end(1000)
 
 
