@@ -5,7 +5,8 @@ initialisers; `weights` holds every initialiser by name. `reference` puts both t
 ONNX that any conforming engine can execute: the truth that converters and runtimes are held against.
 """
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections import Counter
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from dataclasses import replace as _replace
 from typing import Self
@@ -15,7 +16,7 @@ import onnx
 from onnx import TensorProto, helper, numpy_helper
 
 from tightrope.ports import Port
-from tightrope.workshop.model import Linear, Table, Task, TextSenses
+from tightrope.workshop.model import Convolution, Linear, Senses, Table, Task
 from tightrope.workshop.numerics.quantized import Array, Quantized, Scheme, Weight
 
 OPSET = 21
@@ -24,11 +25,16 @@ IR_VERSION = 10
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class Graph:
-    """An annotated ONNX model. `schemes` is keyed by the weight of the linear layer whose input it describes."""
+    """An annotated ONNX model.
+
+    `schemes` is keyed by the weight of the layer whose input it describes. Keyed by a value that a node gives, a scheme
+    with a static range says that the value itself is rounded, for whoever takes it: between two convolutions, where
+    engines that run on integers throughout need a grid.
+    """
 
     proto: onnx.ModelProto
     weights: Mapping[str, Weight]
-    senses: TextSenses
+    senses: Senses
     task: Task
     origin: str
     digest: str
@@ -48,6 +54,10 @@ class Graph:
         """Every MatMul or Gemm with a constant float matrix on the right."""
         return tuple(_linears(self))
 
+    def convolutions(self) -> tuple[Convolution, ...]:
+        """Every Conv with constant float weights."""
+        return tuple(_convolutions(self))
+
     def tables(self) -> tuple[Table, ...]:
         """Every constant matrix that is gathered from; the vocabulary is the one gathered by the ids' port."""
         found = {}
@@ -63,7 +73,7 @@ class Graph:
         *,
         weights: Mapping[str, Weight] | None = None,
         schemes: Mapping[str, Scheme] | None = None,
-        senses: TextSenses | None = None,
+        senses: Senses | None = None,
     ) -> Self:
         """The same graph with some weights, schemes or the senses replaced; see `Model.rewrite`."""
         halved = [
@@ -120,6 +130,57 @@ def _linears(graph: Graph) -> Iterator[Linear]:
             source=node.input[0],
             out_axis=out_axis,
         )
+
+
+ACTIVATIONS = ("Relu", "Clip")
+"""What an engine does while it writes a convolution's result, and a grid that ends where they do makes needless."""
+
+
+def _convolutions(graph: Graph) -> Iterator[Convolution]:
+    nodes = graph.proto.graph.node
+    widened = widenings(graph)
+    ends = {item.name for item in graph.proto.graph.output}
+    users: dict[str, list[onnx.NodeProto]] = {}
+    for node in nodes:
+        for name in node.input:
+            users.setdefault(name, []).append(node)
+    for node in nodes:
+        weight = widened.get(node.input[1], node.input[1]) if node.op_type == "Conv" else ""
+        if weight not in graph.weights or node.input[0] in graph.weights:
+            continue
+        following = users.get(node.output[0], [])
+        acts = len(following) == 1 and following[0].op_type in ACTIVATIONS and node.output[0] not in ends
+        bias = node.input[2] if len(node.input) > 2 else None
+        yield Convolution(
+            name=node.name or weight,
+            weight=weight,
+            bias=None if bias is None else widened.get(bias, bias),
+            source=node.input[0],
+            output=following[0].output[0] if acts else node.output[0],
+            groups=next((item.i for item in node.attribute if item.name == "group"), 1),
+        )
+
+
+def between(graph: Graph, weights: Collection[str] | None = None) -> tuple[str, ...]:
+    """What convolutions and the sums of what they give hand on, behind the Relu or Clip that a sum alone feeds.
+
+    Of the convolutions with these weights, or of all of them; never what the graph itself gives.
+    """
+    found = {conv.output: None for conv in graph.convolutions() if weights is None or conv.weight in weights}
+    ends = set(found)
+    uses: Counter[str] = Counter(name for node in graph.proto.graph.node for name in node.input)
+    sums: set[str] = set()
+    for node in graph.proto.graph.node:
+        if node.op_type == "Add" and not ends.isdisjoint(node.input):
+            sums.add(node.output[0])
+        elif node.op_type in ACTIVATIONS and node.input[0] in sums and uses[node.input[0]] == 1:
+            del found[node.input[0]]
+        else:
+            continue
+        ends.add(node.output[0])
+        found[node.output[0]] = None
+    outputs = {item.name for item in graph.proto.graph.output}
+    return tuple(name for name in found if name not in outputs)
 
 
 def _is_matrix(weight: Weight) -> bool:

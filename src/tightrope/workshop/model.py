@@ -8,7 +8,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal, Protocol, Self
 
+from tightrope.device.senses.image import ImageSenses
 from tightrope.device.senses.text import prompt_text
+from tightrope.errors import UnsupportedError
 from tightrope.workshop.numerics.quantized import Scheme, Weight
 
 
@@ -26,6 +28,21 @@ class Linear:
     bias: str | None
     source: str
     out_axis: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Convolution:
+    """A convolution y = W * x + b with constant weights [out, in / groups, …].
+
+    `weight`, `bias`, `source`: as of `Linear`. `output`: what it gives, behind the Relu or Clip that it alone feeds.
+    """
+
+    name: str
+    weight: str
+    bias: str | None
+    source: str
+    output: str
+    groups: int
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -63,27 +80,35 @@ class TextSenses:
         }
 
 
+Senses = TextSenses | ImageSenses
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Task:
     """What the model is for.
 
     `embedding`: one vector a text, `width` wide; `pooling` mean, cls, max or mean_sqrt_len; unit length if `normalize`.
     `scoring`: `width` numbers for a pair of texts; one number goes through `activation` (sigmoid or identity).
+    `classification`: `width` logits for an image, one for each of `labels`; `activation` (softmax or identity) is what
+    the original made of them, which the device does, not the engine.
     """
 
-    name: Literal["embedding", "scoring"]
+    name: Literal["embedding", "scoring", "classification"]
     width: int
     pooling: str = "mean"
     normalize: bool = True
     activation: str = "identity"
     dense: tuple[str, ...] = ()
     """Activations of dense layers after the pooling; their weights are named `dense.<i>.weight` and `.bias`."""
+    labels: tuple[str, ...] = ()
 
     def to_json(self) -> dict[str, Any]:
         """The task as a bundle's manifest holds it."""
         fields: dict[str, Any] = {"name": self.name, "width": self.width}
         if self.name == "embedding":
             return fields | {"pooling": self.pooling, "normalize": self.normalize}
+        if self.name == "classification":
+            return fields | {"activation": self.activation, "labels": list(self.labels)}
         return fields | {"activation": self.activation}
 
 
@@ -98,7 +123,7 @@ class Model(Protocol):
     @property
     def schemes(self) -> Mapping[str, Scheme]: ...
     @property
-    def senses(self) -> TextSenses: ...
+    def senses(self) -> Senses: ...
     @property
     def task(self) -> Task: ...
     @property
@@ -108,6 +133,10 @@ class Model(Protocol):
 
     def linears(self) -> tuple[Linear, ...]:
         """The linear layers, in the order in which they run."""
+        ...
+
+    def convolutions(self) -> tuple[Convolution, ...]:
+        """The convolutions, in the order in which they run."""
         ...
 
     def tables(self) -> tuple[Table, ...]:
@@ -123,3 +152,17 @@ class Model(Protocol):
     ) -> Self:
         """The same model with some weights, schemes (keyed by the layer's weight) or the senses replaced."""
         ...
+
+
+def text_senses(model: Model) -> TextSenses:
+    """The senses of a model that reads text. Raises `UnsupportedError` for any other."""
+    if not isinstance(model.senses, TextSenses):
+        raise UnsupportedError("The model takes images; this is for models of text.", hint="Leave this step out.")
+    return model.senses
+
+
+def image_senses(model: Model) -> ImageSenses:
+    """The senses of a model that sees images. Raises `UnsupportedError` for any other."""
+    if not isinstance(model.senses, ImageSenses):
+        raise UnsupportedError("The model takes text; this is for models of images.", hint="Leave this step out.")
+    return model.senses

@@ -1,14 +1,14 @@
 """The weight of one linear layer put on an integer grid, by any of the methods: what `int4` and `mixed` share."""
 
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 
 from tightrope.errors import RecipeError
-from tightrope.workshop.model import Linear, Model
+from tightrope.workshop.model import Convolution, Linear, Model
 from tightrope.workshop.numerics.gptq import compensate
 from tightrope.workshop.numerics.hqq import half_quadratic
 from tightrope.workshop.numerics.quantized import Quantized, Scheme, values
@@ -46,15 +46,29 @@ def open_linears(model: Model, keep: str = "") -> tuple[Linear, ...]:
 
     Words are divided by spaces, commas or semicolons. Raises `RecipeError` for a word that no layer's name holds.
     """
+    return _still_open(model, model.linears(), keep)
+
+
+def open_convolutions(model: Model, keep: str = "") -> tuple[Convolution, ...]:
+    """The same of the convolutions."""
+    return _still_open(model, model.convolutions(), keep)
+
+
+L = TypeVar("L", Linear, Convolution)
+
+
+def _still_open(model: Model, layers: Sequence[L], keep: str) -> tuple[L, ...]:
     words = re.split(r"[\s,;]+", keep.strip(" ,;")) if keep.strip(" ,;") else []
-    unknown = [word for word in words if not any(word in linear.name for linear in model.linears())]
+    every: tuple[Linear | Convolution, ...] = (*model.linears(), *model.convolutions()) if words else ()
+    names = [layer.name for layer in every]
+    unknown = [word for word in words if not any(word in name for name in names)]
     if unknown:
-        some = ", ".join(linear.name for linear in model.linears()[:4])
+        some = ", ".join(names[:4])
         raise RecipeError(f"keep says {unknown[0]!r}, but no layer's name holds it.", hint=f"Layers are: {some} …")
     return tuple(
-        linear
-        for linear in model.linears()
-        if not isinstance(model.weights[linear.weight], Quantized) and not any(word in linear.name for word in words)
+        layer
+        for layer in layers
+        if not isinstance(model.weights[layer.weight], Quantized) and not any(word in layer.name for word in words)
     )
 
 

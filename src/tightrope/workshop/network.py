@@ -11,7 +11,7 @@ from typing import Any, Protocol, Self, cast
 
 from tightrope import plugins
 from tightrope.workshop.graph import Graph
-from tightrope.workshop.model import Linear, Model, Table, Task, TextSenses
+from tightrope.workshop.model import Convolution, Linear, Model, Table, Task, TextSenses
 from tightrope.workshop.numerics.quantized import Scheme, Weight
 
 
@@ -31,6 +31,10 @@ class Network:
     def linears(self) -> tuple[Linear, ...]:
         """The family's linear layers; see `Model.linears`."""
         return family(self.family).linears(self)
+
+    def convolutions(self) -> tuple[Convolution, ...]:
+        """None: every family is one of text."""
+        return ()
 
     def tables(self) -> tuple[Table, ...]:
         """The family's embedding tables; see `Model.tables`."""

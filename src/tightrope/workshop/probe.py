@@ -12,7 +12,7 @@ from onnx import TensorProto, helper
 
 from tightrope.device.senses.text import Tokenizer, batches
 from tightrope.errors import DataError
-from tightrope.workshop.model import Linear, Model, TextSenses
+from tightrope.workshop.model import Linear, Model, TextSenses, text_senses
 from tightrope.workshop.network import lower
 from tightrope.workshop.numerics.quantized import Array, Floats, values
 from tightrope.workshop.observe import Observer
@@ -73,13 +73,13 @@ def _session(graph: Any, names: Mapping[str, Floats]) -> Any:
 
 def _feeds(model: Model, observer: Observer, takes: set[str]) -> list[dict[str, Array]]:
     """The probe's texts, evenly spread over the observer's, in batches of similar length."""
-    samples = observer.pairs or observer.texts
+    senses, samples = text_senses(model), observer.pairs or observer.texts
     if not samples:
         raise DataError("There are no calibration texts.", hint="Give at least a few texts with --data.")
     every = max(1, len(samples) // TEXTS)
     chosen = samples[::every][:TEXTS]
-    longest = min(TOKENS + _prompt_tokens(model.senses), model.senses.max_length)
-    encoded = Tokenizer(model.senses.tokenizer, longest).encode(model.senses.met(chosen))
+    longest = min(TOKENS + _prompt_tokens(senses), senses.max_length)
+    encoded = Tokenizer(senses.tokenizer, longest).encode(senses.met(chosen))
     feeds = []
     for batch in batches(encoded.ids.lengths, TOKENS_PER_RUN):
         ids, mask = encoded.ids.take(batch).padded()

@@ -32,6 +32,7 @@ def reference(model: Model) -> onnx.ModelProto:
     del proto.graph.node[:]
     linears = [linear for linear in graph.linears() if linear.weight in graph.schemes]
     rounded = {linear.weight: _rounding(graph, linear, linears) for linear in linears}
+    rounded |= _convolution_roundings(graph)
     for name, weight in graph.weights.items():
         if isinstance(weight, Quantized):
             initialisers, node = _dequantize(name, weight)
@@ -44,7 +45,7 @@ def reference(model: Model) -> onnx.ModelProto:
     for node in nodes:
         after: list[onnx.NodeProto] = []
         weight_name = widened.get(node.input[1], node.input[1]) if len(node.input) > 1 else ""
-        if node.op_type in ("MatMul", "Gemm") and weight_name in rounded:
+        if node.op_type in ("MatMul", "Gemm", "Conv") and weight_name in rounded:
             extra, constants, output = rounded[weight_name]
             if output not in written:
                 proto.graph.node.extend(extra)
@@ -53,9 +54,36 @@ def reference(model: Model) -> onnx.ModelProto:
             node.input[0] = output
             if graph.schemes[weight_name].kept is not None:
                 after = _add_kept(node, kept_name(weight_name))
+        for place, name in enumerate(node.output):
+            if name in graph.schemes:
+                node.output[place] = f"{name}.exact"
+                after += _handed_on(proto, name, graph.schemes[name])
         proto.graph.node.append(node)
         proto.graph.node.extend(after)
     return proto
+
+
+def _convolution_roundings(graph: Graph) -> dict[str, tuple[list[onnx.NodeProto], dict[str, Array], str]]:
+    """By weight, as `_rounding` gives them; a scheme of a convolution does nothing but round."""
+    found = {}
+    for convolution in graph.convolutions():
+        scheme = graph.schemes.get(convolution.weight)
+        if scheme is not None:
+            assert scheme.static is not None and scheme.shift is None and scheme.smooth is None
+            written = _Rounding(f"{convolution.source}.for.{convolution.weight}", scheme)
+            output = written.rounded(convolution.source, 0)
+            found[convolution.weight] = (written.nodes, written.constants, output)
+    return found
+
+
+def _handed_on(proto: onnx.ModelProto, name: str, scheme: Scheme) -> list[onnx.NodeProto]:
+    """The rounding of a value, which is `<name>.exact` before it."""
+    written = _Rounding(f"{name}.exact", scheme)
+    output = written.rounded(f"{name}.exact", 0)
+    proto.graph.initializer.extend(tensor(key, value) for key, value in written.constants.items())
+    written.nodes[-1].output[0] = name
+    assert output == written.nodes[-1].name
+    return written.nodes
 
 
 def opened(proto: onnx.ModelProto, *, threads: int = 0) -> Any:

@@ -3,6 +3,7 @@
 Layers with integer weights and inputs become MatMulIntegerToFloat: the input is quantised once for all layers that
 share it. Weights alone on a grid become MatMulNBits, which rounds its input to 8 bits in blocks of its own. Attention
 is one operator, layer normalisation and the sum before it are two: fused into one they were a fifth slower (1.31).
+Convolutions are the exception: they are written between Q and DQ, and its optimiser makes QLinearConv of them.
 """
 
 from typing import Any
@@ -11,8 +12,9 @@ import numpy as np
 import onnx
 
 from tightrope.device.runtimes.onnxruntime import version
+from tightrope.device.senses.image import ImageSenses
 from tightrope.errors import UnsupportedError
-from tightrope.workshop.convert import _attention, _norms, _tables
+from tightrope.workshop.convert import _attention, _convolutions, _norms, _tables
 from tightrope.workshop.convert._attention import Block
 from tightrope.workshop.convert._forms import CONTRIB, Form, Layer, layers, refuse_bits, signed, static_grid
 from tightrope.workshop.convert._norms import Norm
@@ -32,7 +34,10 @@ _LEAST = 1e-12
 
 def convert(model: Model) -> Converted:
     """An ONNX file and the file of its weights."""
-    form = _OnnxRuntimeForm(lower(model))
+    graph = lower(model)
+    form = _OnnxRuntimeForm(_convolutions.expanded(graph))
+    form.runs.update(_convolutions.precisions(graph))
+    form.in_float |= _convolutions.in_float(graph)
     proto, weights = form.write()
     return Converted(
         engine="onnxruntime",
@@ -41,7 +46,7 @@ def convert(model: Model) -> Converted:
         files={"model": ("onnx", proto), "weights": ("bin", weights)},
         inputs=form.graph.inputs,
         outputs=form.graph.outputs,
-        settings={"batch_tokens": BATCH_TOKENS},
+        settings={} if isinstance(graph.senses, ImageSenses) else {"batch_tokens": BATCH_TOKENS},
         floats=form.in_float,
         approximations=form.approximations,
     )

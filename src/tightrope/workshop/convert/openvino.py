@@ -16,8 +16,9 @@ import onnx
 import openvino as ov
 
 from tightrope.device.runtimes.openvino import version
+from tightrope.device.senses.image import ImageSenses
 from tightrope.errors import UnsupportedError
-from tightrope.workshop.convert import _attention, _norms, _tables
+from tightrope.workshop.convert import _attention, _convolutions, _norms, _tables
 from tightrope.workshop.convert._attention import Block
 from tightrope.workshop.convert._forms import Form, Layer, layers, refuse_bits, signed, static_grid
 from tightrope.workshop.convert._norms import Norm
@@ -33,11 +34,15 @@ BATCH_TOKENS = 512
 """Larger batches are no faster; of half the size they were 4 % slower on a corpus, and took 10 MB less."""
 LENGTHS = 4
 """Lengths are padded to steps, for kernels are made anew for each and kept; short ones finely, as they feel it most."""
+_BATCHING = {"length_multiple": LENGTHS, "batch_tokens": BATCH_TOKENS}
 
 
 def convert(model: Model) -> Converted:
     """An IR: the structure as .xml, the weights as .bin."""
-    form = _OpenVinoForm(lower(model))
+    graph = lower(model)
+    form = _OpenVinoForm(_convolutions.expanded(graph))
+    form.runs.update(_convolutions.precisions(graph))
+    form.in_float |= _convolutions.in_float(graph)
     proto, weights = form.write()
     xml, data = _to_ir(proto, weights)
     return Converted(
@@ -47,7 +52,7 @@ def convert(model: Model) -> Converted:
         files={"model": ("xml", xml), "weights": ("bin", data)},
         inputs=form.graph.inputs,
         outputs=form.graph.outputs,
-        settings={"properties": form.properties, "length_multiple": LENGTHS, "batch_tokens": BATCH_TOKENS},
+        settings={"properties": form.properties} | ({} if isinstance(graph.senses, ImageSenses) else _BATCHING),
         floats=form.in_float,
         approximations=form.approximations,
     )

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from tightrope.errors import SourceError
-from tightrope.workshop.model import Model, TextSenses
+from tightrope.workshop.model import Model, TextSenses, text_senses
 from tightrope.workshop.sources._files import FETCH_AGAIN, brief, optional_json, read_json
 
 OFFSET_POSITIONS = ("roberta", "xlm-roberta", "camembert", "mpnet")
@@ -114,7 +114,7 @@ def check(model: Model, place: Path) -> None:
     """Raise `SourceError` if a model's tokenizer cannot be its own: ids beyond the table, or no tokens around text."""
     from tokenizers import Tokenizer
 
-    engine: Any = Tokenizer.from_str(model.senses.tokenizer.decode())
+    engine: Any = Tokenizer.from_str(text_senses(model).tokenizer.decode())
     most = max(engine.get_vocab(with_added_tokens=True).values(), default=0)
     for table in model.tables():
         rows = model.weights[table.weight].shape[0]

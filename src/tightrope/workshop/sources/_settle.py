@@ -4,7 +4,7 @@ What is folded: constants and what is only copied or transposed from them, so th
 What is cut: everything that the chosen output does not need.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -82,17 +82,17 @@ def settle(
         proto = inliner.inline_local_functions(proto)
     _check_inputs(proto, path)
     weights = {tensor.name: array(tensor, path) for tensor in proto.graph.initializer}
-    proto = _raised(proto, weights, path)
+    proto = raised(proto, weights, path, INPUTS)
     graph = proto.graph
     _rename(graph, _apart)
     weights = {_apart(name): value for name, value in weights.items()}
-    _fold(graph, weights, path)
+    fold(graph, weights, path)
     ports = _open_inputs(graph)
     final = _append_tail(graph, weights, Output(_apart(output.name), output.kind, output.dtype), task, dense)
     del graph.output[:], graph.value_info[:], graph.input[:]
     graph.input.extend(value_info(port) for port in ports)
     graph.output.append(value_info(Port(final, "float32", ("batch", max(task.width, 1)))))
-    _cut(graph, weights)
+    cut(graph, weights)
     proto.ir_version = max(proto.ir_version, IR_VERSION)
     return proto, weights
 
@@ -121,21 +121,26 @@ def _check_inputs(proto: onnx.ModelProto, path: Path) -> None:
             )
 
 
-def _raised(proto: onnx.ModelProto, weights: Mapping[str, Array], path: Path) -> onnx.ModelProto:
-    """The structure in our opset at least, checked; large weights are inputs for the while, and dropped after."""
+def raised(
+    proto: onnx.ModelProto, weights: Mapping[str, Array], path: Path, inputs: Collection[str]
+) -> onnx.ModelProto:
+    """The structure in our opset at least, checked, with these inputs.
+
+    Large weights are inputs for the while, and dropped after.
+    """
     graph = proto.graph
     large = [item for item in graph.initializer if weights[item.name].size > _LARGE]
     stand_ins = [helper.make_tensor_value_info(item.name, item.data_type, item.dims) for item in large]
     small = [item for item in graph.initializer if weights[item.name].size <= _LARGE]
-    inputs = [item for item in graph.input if item.name not in weights]
+    own = [item for item in graph.input if item.name not in weights]
     del graph.initializer[:], graph.input[:], graph.value_info[:]
     graph.initializer.extend(small)
-    graph.input.extend([*inputs, *stand_ins])
+    graph.input.extend([*own, *stand_ins])
     version = next((item.version for item in proto.opset_import if item.domain in ("", "ai.onnx")), 0)
     try:
         proto.ir_version = max(proto.ir_version, 4)  # from 4 on, an initialiser need not be an input
         onnx.checker.check_model(proto)
-        raised = version_converter.convert_version(proto, OPSET) if version < OPSET else proto
+        newer = version_converter.convert_version(proto, OPSET) if version < OPSET else proto
     except Exception as error:  # onnx raises its own and bare ones
         if isinstance(error, onnx.checker.ValidationError):
             raise SourceError(f"{path} is not a sound ONNX file: {brief(error)}.", hint=FETCH_AGAIN) from error
@@ -143,10 +148,10 @@ def _raised(proto: onnx.ModelProto, weights: Mapping[str, Array], path: Path) ->
             f"{path} is of opset {version} and cannot be brought to {OPSET}: {brief(error)}.",
             hint=f"Export it with opset {OPSET}.",
         ) from error
-    kept = [item for item in raised.graph.input if item.name in INPUTS]
-    del raised.graph.input[:]
-    raised.graph.input.extend(kept)
-    return raised
+    kept = [item for item in newer.graph.input if item.name in inputs]
+    del newer.graph.input[:]
+    newer.graph.input.extend(kept)
+    return newer
 
 
 def _apart(name: str) -> str:
@@ -164,7 +169,7 @@ def _rename(graph: onnx.GraphProto, change: Callable[[str], str]) -> None:
             item.name = change(item.name)
 
 
-def _fold(graph: onnx.GraphProto, weights: dict[str, Array], path: Path) -> None:
+def fold(graph: onnx.GraphProto, weights: dict[str, Array], path: Path) -> None:
     """Constants become weights; so does what only copies or transposes a weight."""
     for tensor in graph.initializer:
         weights.setdefault(tensor.name, array(tensor, path))  # the version converter may have added some
@@ -234,7 +239,7 @@ def _append_tail(
     return final
 
 
-def _cut(graph: onnx.GraphProto, weights: dict[str, Array]) -> None:
+def cut(graph: onnx.GraphProto, weights: dict[str, Array]) -> None:
     """Drop nodes and weights that the output does not need."""
     needed = {item.name for item in graph.output}
     kept: list[onnx.NodeProto] = []

@@ -1,6 +1,7 @@
-"""An ONNX file with its tokenizer beside it: the door for a model of any architecture.
+"""An ONNX file with its tokenizer beside it, or one that takes images: the door for a model of any architecture.
 
-The file must take `input_ids` and `attention_mask` (and may take `token_type_ids`), with batch and length left open.
+Of images see `_images`. A file for text must take `input_ids` and `attention_mask` (and may take `token_type_ids`),
+with batch and length left open.
 A hidden state for each token is pooled and normalised as the folder's modules say, inside the graph.
 External data is read from the model's own folder only; operators that need a custom library are refused.
 """
@@ -17,10 +18,10 @@ import onnxruntime as ort
 from tightrope import bundle
 from tightrope.errors import SourceError, UnsupportedError
 from tightrope.workshop.graph import Graph
-from tightrope.workshop.model import Task, TextSenses
+from tightrope.workshop.model import Task, TextSenses, text_senses
 from tightrope.workshop.numerics.quantized import Array
 from tightrope.workshop.reference import reference
-from tightrope.workshop.sources import _onnx_data, _senses, _settle, _task
+from tightrope.workshop.sources import _images, _onnx_data, _senses, _settle, _task
 from tightrope.workshop.sources._files import FETCH_AGAIN, brief, optional_json
 
 
@@ -31,10 +32,12 @@ def load(path: Path) -> Graph:
     """
     if not path.is_file():
         raise SourceError(f"There is no file {path}.", hint="Give an .onnx file with its tokenizer.json.")
+    proto = _onnx_data.read(path)
+    if _images.takes_images(proto):
+        return _images.load(proto, path)
     home = next((place for place in (path.parent, path.parent.parent) if (place / "tokenizer.json").is_file()), None)
     if home is None:
         raise SourceError(f"{path} has no tokenizer.json beside it.", hint="Put the model's tokenizer.json there.")
-    proto = _onnx_data.read(path)
     config = optional_json(home / "config.json")
     senses = _senses.read(home, config)
     output = _settle.chosen_output(proto, path)
@@ -75,8 +78,9 @@ def _width(graph: Graph, path: Path) -> int:
     """The width of the answers, by asking: two texts, one as long as the model's limit."""
     from tokenizers import Tokenizer
 
-    first = Tokenizer.from_str(graph.senses.tokenizer.decode()).encode("").ids[0]
-    lengths = np.array([graph.senses.max_length, 3])
+    senses = text_senses(graph)
+    first = Tokenizer.from_str(senses.tokenizer.decode()).encode("").ids[0]
+    lengths = np.array([senses.max_length, 3])
     mask = (np.arange(lengths.max()) < lengths[:, None]).astype(np.int64)
     given = {"input_ids": np.full_like(mask, first), "attention_mask": mask, "token_type_ids": np.zeros_like(mask)}
     options = ort.SessionOptions()

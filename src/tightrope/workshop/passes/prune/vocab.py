@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from tightrope.errors import DataError, RecipeError, UnsupportedError
-from tightrope.workshop.model import Model, Table, TextSenses
+from tightrope.workshop.model import Model, Table, TextSenses, text_senses
 from tightrope.workshop.numerics.quantized import Quantized, Weight
 from tightrope.workshop.observe import Observer
 from tightrope.workshop.vocabulary import Vocabulary, characters, engine, prune, used
@@ -57,13 +57,14 @@ def apply(model: M, options: Options, observer: Observer) -> M:
         raise RecipeError(f"common is {options.common}.", hint="Give how many pieces to keep, zero or more.")
     texts = _corpus(options.corpus, observer)
     table = _vocabulary_table(model)
-    tokenizer = model.senses.tokenizer
-    keep = used(tokenizer, [*texts, *model.senses.prompts.values()])
+    senses = text_senses(model)
+    tokenizer = senses.tokenizer
+    keep = used(tokenizer, [*texts, *senses.prompts.values()])
     if options.letters:
         keep |= characters(tokenizer, texts)
     vocabulary = prune(tokenizer, keep | set(range(min(options.common, len(engine(tokenizer).get_vocab())))))
     cut = _rows(model.weights[table.weight], vocabulary, table.weight)
-    return model.rewrite(weights={table.weight: cut}, senses=replace(model.senses, tokenizer=vocabulary.tokenizer))
+    return model.rewrite(weights={table.weight: cut}, senses=replace(senses, tokenizer=vocabulary.tokenizer))
 
 
 def reads(options: Options) -> tuple[Path, ...]:

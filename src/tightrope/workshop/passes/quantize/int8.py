@@ -1,9 +1,12 @@
-"""Weights and inputs of linear layers in eight bits, so that the multiplying is done on integers.
+"""Weights and inputs of linear layers and convolutions in eight bits, so that the multiplying is done on integers.
 
 Jacob et al. 2018, arXiv:1712.05877. Weights have a scale for each output; inputs a range that is read from each token
 or tensor at run time, or a static one that was calibrated. `outliers` keeps a few features in float where that is worth
 it (Dettmers et al. 2022, arXiv:2208.07339), and `compensation=gptq` rounds the weights with regard to what enters
 (Frantar et al. 2022).
+
+A convolution has a scale for each output channel, and static ranges alone: of what it takes, and of what it hands on to
+a sum or a pool, so that an engine stays on integers from one convolution to the next.
 """
 
 import hashlib
@@ -16,8 +19,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tightrope.errors import RecipeError
-from tightrope.workshop.model import Linear, Model
-from tightrope.workshop.narrowing import open_linears
+from tightrope.workshop.graph import between
+from tightrope.workshop.model import Convolution, Linear, Model
+from tightrope.workshop.narrowing import open_convolutions, open_linears
+from tightrope.workshop.network import lower
 from tightrope.workshop.numerics import ranges
 from tightrope.workshop.numerics.gptq import compensate
 from tightrope.workshop.numerics.outliers import WORTH, outliers, relief
@@ -45,7 +50,8 @@ class Options:
     `calibration`, `percentile`: how a static range is found. `outliers`: features at most that stay in float in each
     layer. `reduce_range`: seven bits for the weights, still stored as eight, so that two products fit in 16 bits, and
     processors without VNNI neither saturate nor need to work around it. `keep`: words divided by spaces; a layer whose
-    name holds one of them is left alone.
+    name holds one of them is left alone. Of these, convolutions know `activations` (static or none), `inputs`,
+    `calibration`, `percentile`, `reduce_range` and `keep`; dynamic leaves them in float in a model of text.
     """
 
     weights: str = "symmetric"
@@ -81,7 +87,55 @@ def apply(model: M, options: Options, observer: Observer) -> M:
             schemes |= dict.fromkeys((linear.weight for linear in linears), scheme)
         for linear, rows in zip(linears, matrices, strict=True):
             weights |= _quantized(linear, rows, inputs, kept, options, observer.memo)
+    convolutions = open_convolutions(model, options.keep) if _takes_convolutions(model, options) else ()
+    for convolution in convolutions:
+        weights[convolution.weight] = _filters(model, convolution, options)
+    if options.activations == "static":
+        schemes |= _spatial_schemes(model, convolutions, observer, options)
     return model.rewrite(weights=weights, schemes=schemes)
+
+
+def _takes_convolutions(model: Model, options: Options) -> bool:
+    """Whether convolutions take part. Raises `RecipeError` where they are all that matters, and cannot."""
+    if not model.convolutions():
+        return False
+    if options.weights != "symmetric":
+        raise RecipeError("weights=asymmetric is for linear layers.", hint="Leave it out for a model that convolves.")
+    if options.activations != "dynamic":
+        return True
+    if model.task.name == "classification":
+        raise RecipeError("No engine reads a convolution's range at run time.", hint="Use int8(activations=static).")
+    return False
+
+
+def _filters(model: Model, convolution: Convolution, options: Options) -> Quantized:
+    """The codes of a convolution, a scale for each output channel."""
+    weight = values(model.weights[convolution.weight])
+    rows = np.ascontiguousarray(weight.reshape(len(weight), -1))
+    stored = round_to_nearest(rows, bits=7 if options.reduce_range else 8, block=None, symmetric=True)
+    return replace(stored, codes=stored.codes.reshape(weight.shape), bits=8)
+
+
+def _spatial_schemes(
+    model: Model,
+    convolutions: Sequence[Convolution],
+    observer: Observer,
+    options: Options,
+) -> dict[str, Scheme]:
+    """The grids of what convolutions take, by their weight, and of what they hand on, by its name."""
+    if not convolutions:
+        return {}
+    sources = {item.source: _grid(observer.values[item.source], options) for item in convolutions}
+    found = {item.weight: sources[item.source] for item in convolutions}
+    for value in between(lower(model), found.keys()):
+        found[value] = sources.get(value) or _grid(observer.values[value], options)
+    return found
+
+
+def _grid(inputs: Inputs, options: Options) -> Scheme:
+    symmetric = options.inputs == "symmetric"
+    static = _range(inputs, None, symmetric, options)
+    return Scheme(bits=8, granularity="tensor", symmetric=symmetric, static=static)
 
 
 def _check(options: Options) -> None:
