@@ -1,4 +1,4 @@
-"""Thousands of connections at once: the server lives, keeps to its memory, and answers whoever was there or comes later.
+"""Thousands of connections at once: the server lives, keeps to its memory, and answers who was there or comes later.
 
 They come from processes of their own, which hold on to them; how many follows from what this machine lets them open.
 """
