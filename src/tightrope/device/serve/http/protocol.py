@@ -6,6 +6,7 @@ end. A reader that takes nothing has one too.
 
 import asyncio
 import math
+from contextlib import suppress
 from typing import Any
 
 from tightrope.device.serve import logs
@@ -74,8 +75,10 @@ class Connection(asyncio.BufferedProtocol):
         elif self._exchange is not None and not self._exchange.complete:
             if self._exchange.started:
                 self._exchange.lose()
-        elif self._phase in ("idle", "headers"):
-            self._close()
+        elif self._phase == "idle":
+            self._linger()  # a request may be on its way: it finds an end, not a reset
+        elif self._phase == "headers":
+            self.fail(503, "The server stops.", retry_after_s=1.0)
 
     def abort(self) -> None:
         """End now, whatever is left to say."""
@@ -108,7 +111,8 @@ class Connection(asyncio.BufferedProtocol):
         self._enter("linger", LINGER_S)
         self._resume()
         if self.transport.can_write_eof():
-            self.transport.write_eof()
+            with suppress(OSError):  # the client has reset the connection
+                self.transport.write_eof()
         else:
             self._close()
 
