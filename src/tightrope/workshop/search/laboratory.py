@@ -76,6 +76,8 @@ class Laboratory:
     """The tools of engines that are not trusted to convert in this process."""
     apart: bool = False
     """Whether no engine is trusted so."""
+    patience_s: float = ANSWERING_S
+    """How long a bench may take to open a bundle or to answer some texts."""
     _original: Subject | None = None
     _given: dict[str, Given] = field(default_factory=dict)
     _prefixes: "OrderedDict[str, Model]" = field(default_factory=OrderedDict)
@@ -101,7 +103,7 @@ class Laboratory:
         return Laboratory(source=source, model=model, question=question, observer=observer, **(defaults | settings))
 
     def _limit_s(self, most: float) -> float:
-        return max(LEAST_LIMIT_S, min(most, self.deadline - time.monotonic()))
+        return max(min(most, LEAST_LIMIT_S), min(most, self.deadline - time.monotonic()))
 
     # Making ------------------------------------------------------------------------------------------
 
@@ -132,7 +134,7 @@ class Laboratory:
 
     def write(self, recipe: Recipe, converted: Converted, path: Path, *, force: bool = False) -> Bundle:
         """A bundle of what `convert` gave, opened and asked in a process of its own."""
-        model, limit_s = self._compressed(recipe), self._limit_s(ANSWERING_S)
+        model, limit_s = self._compressed(recipe), self._limit_s(self.patience_s)
         return assemble(
             model, converted, self._origin(recipe, model), self._vectors(), path, force=force, limit_s=limit_s
         )
@@ -190,6 +192,12 @@ class Laboratory:
             self._proof = Vectors(inputs=inputs, original=one_by_one(open_reference(self.model), inputs))
         return self._proof
 
+    def reference_parity(self, recipe: Recipe) -> Parity:
+        """How close the recipe itself comes to the original, on the proof's inputs, without any engine."""
+        proof = self._vectors()
+        assert proof.original is not None
+        return parity(one_by_one(open_reference(self._compressed(recipe)), proof.inputs), proof.original)
+
     # Asking ------------------------------------------------------------------------------------------
 
     def judge(self, recipe: Recipe) -> Trial:
@@ -219,7 +227,7 @@ class Laboratory:
         known = cache.load_json("judgements", name) if self.question.judge is None else None
         if known:
             return Quality.from_json(known["quality"]), Parity(**known["parity"]) if known["parity"] else None, True
-        with open_on_bench(made, self.place, self.plan, self._limit_s(ANSWERING_S)) as model:
+        with open_on_bench(made, self.place, self.plan, self._limit_s(self.patience_s)) as model:
             given = self.question.ask(model, part)
         original = self._original_given(part)
         quality = self.question.compare(given, original, part)
