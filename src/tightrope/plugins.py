@@ -29,6 +29,9 @@ EXTRAS = {
     "chartkick": "fit",
     "pypdf": "index",
     "usearch": "ann",
+    "MNN": "mnn",
+    "PIL": "image",
+    "coremltools": "coreml",
 }
 """The extra that brings a top-level module, where it is not the module's own name."""
 

@@ -1,10 +1,22 @@
-"""What the tests of the converters share: strings that are hard on any tokenizer."""
+"""What the tests of the converters share: strings that are hard on any tokenizer, a network of convolutions."""
 
 import random
 import unicodedata
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
 
+import numpy as np
 import pytest
+from onnx import helper
+
+from tightrope import plugins
+from tightrope.workshop.converted import Converted
+from tightrope.workshop.graph import Graph
+from tightrope.workshop.model import Task, TextSenses
+from tightrope.workshop.numerics.quantized import values
+from tightrope.workshop.numerics.rounding import round_to_nearest
 
 CHARACTERS = [chr(code) for code in range(0x110000) if not 0xD800 <= code < 0xE000]
 MARKS = [character for character in CHARACTERS if unicodedata.category(character).startswith("M")]
@@ -92,3 +104,89 @@ def strings():
             yield "".join(part(source, words) for _ in range(source.choice((1, 2, 3, 5, 8, 13))))
 
     return make
+
+
+@pytest.fixture(scope="session")
+def cnn() -> Graph:
+    """A small convolutional network of every operator that plain ones have: [1, 3, 16, 16] to 5 probabilities."""
+    random = np.random.default_rng(11)
+    weights: dict[str, Any] = {}
+    nodes = []
+
+    def node(op: str, inputs: list[str], name: str, **attributes: Any) -> str:
+        nodes.append(helper.make_node(op, inputs, [name], name=name, **attributes))
+        return name
+
+    def conv(x: str, name: str, out: int, width: int, kernel: int, group: int = 1, **attributes: Any) -> str:
+        scale = (2 / (width // group * kernel**2)) ** 0.5
+        shape = (out, width // group, kernel, kernel)
+        weights[f"{name}.weight"] = random.normal(0, scale, shape).astype(np.float32)
+        weights[f"{name}.bias"] = random.normal(0, 0.1, out).astype(np.float32)
+        return node("Conv", [x, f"{name}.weight", f"{name}.bias"], name, group=group, **attributes)
+
+    def constant(name: str, value: Any) -> str:
+        weights[name] = np.asarray(value)
+        return name
+
+    x = conv("image", "stem", 8, 3, 3, strides=[2, 2], pads=[1, 1, 1, 1])
+    for part in ("scale", "shift", "mean", "variance"):
+        low, high = (0.5, 1.5) if part in ("scale", "variance") else (-0.2, 0.2)
+        constant(f"norm.{part}", random.uniform(low, high, 8).astype(np.float32))
+    x = node("BatchNormalization", [x, *(f"norm.{part}" for part in ("scale", "shift", "mean", "variance"))], "norm")
+    first = node("Relu", [x], "stem.relu")
+    x = conv(first, "depthwise", 8, 8, 3, 8, pads=[1, 1, 1, 1])
+    x = node("HardSwish", [x], "depthwise.swish")
+    gate = node("GlobalAveragePool", [x], "gate.pool")
+    gate = node("HardSigmoid", [conv(gate, "gate", 8, 8, 1)], "gate.sigmoid", alpha=1 / 6, beta=0.5)
+    x = node("Mul", [x, gate], "gated")
+    x = conv(x, "pointwise", 8, 8, 1)
+    x = node("Add", [x, first], "sum")
+    limits = [constant("nought", np.float32(0)), constant("six", np.float32(6))]
+    x = node("Clip", [x, *limits], "sum.clipped")
+    x = node("MaxPool", [x], "most", kernel_shape=[3, 3], strides=[2, 2], pads=[1, 1, 1, 1])
+    x = conv(x, "grouped", 12, 8, 3, 2, pads=[0, 0, 1, 1], dilations=[1, 1])
+    x = node("AveragePool", [x], "mean", kernel_shape=[2, 2], strides=[1, 1])
+    x = node("Flatten", [node("GlobalAveragePool", [x], "pooled")], "flat")
+    x = node("Reshape", [x, constant("row", np.array([1, 12]))], "row.of.features")
+    weights["head.weight"] = random.normal(0, 0.5, (5, 12)).astype(np.float32)
+    weights["head.bias"] = random.normal(0, 0.1, 5).astype(np.float32)
+    x = node("Gemm", [x, "head.weight", "head.bias"], "head", transB=1)
+    node("Softmax", [x], "probabilities", axis=-1)
+    ports = [helper.make_tensor_value_info(name, 1, shape) for name, shape in _CNN_PORTS]
+    proto = helper.make_model(
+        helper.make_graph(nodes, "cnn", ports[:1], ports[1:]),
+        opset_imports=[helper.make_opsetid("", 21)],
+        ir_version=10,
+    )
+    task = Task(name="embedding", width=5, normalize=False)
+    senses = TextSenses(tokenizer=b"", max_length=8)
+    return Graph(proto=proto, weights=weights, senses=senses, task=task, origin="0" * 64, digest="0" * 64)
+
+
+_CNN_PORTS = (("image", [1, 3, 16, 16]), ("probabilities", [1, 5]))
+
+
+@pytest.fixture(scope="session")
+def coded_cnn(cnn: Graph) -> Graph:
+    """The same with the weights of its convolutions on a grid of 8 bits for each output."""
+    coded: dict[str, Any] = {}
+    for name, weight in cnn.weights.items():
+        if name.endswith(".weight"):
+            flat = round_to_nearest(values(weight).reshape(len(weight), -1), bits=8, block=None, symmetric=True)
+            coded[name] = replace(flat, codes=flat.codes.reshape(weight.shape))
+    return cnn.rewrite(weights=coded)
+
+
+@pytest.fixture
+def answers_of(tmp_path: Path) -> Callable[..., Any]:
+    """answers_of(converted, feeds): what a converted model's runtime gives first."""
+
+    def run(found: Converted, feeds: Any) -> Any:
+        runtime = plugins.load("runtimes", found.engine)
+        session = runtime.open_artefact(found.write(tmp_path), found.settings, threads=1)
+        try:
+            return session.run(feeds)[session.outputs[0].name]
+        finally:
+            session.close()
+
+    return run
