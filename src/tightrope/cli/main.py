@@ -12,6 +12,8 @@ from tightrope.plugins import import_optional
 COMMANDS = {
     "fit": "fit",
     "compress": "fit",
+    "convert": "comparison",
+    "compare": "comparison",
     "rebuild": "fit",
     "report": "fit",
     "verify": "bundles",

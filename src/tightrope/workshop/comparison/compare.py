@@ -173,16 +173,18 @@ class _Comparing:
         """Every cell; those of one recipe follow each other, for they share its work."""
         folder = self._folder()
         maker = Maker(laboratory, judges=self.settings.measures)
-        planned = [*self._planned(model, present)]
+        planned = [(cell, recipe, folder / _named(cell)) for cell, recipe in self._planned(model, present)]
+        for _, _, path in planned:
+            bundle.check_free(path, force=self.settings.force)
         self.watcher.stage(f"converting {len(planned)} times")
-        for number, (cell, recipe) in enumerate(planned):
+        for number, (cell, recipe, path) in enumerate(planned):
             left = self._left_for(len(self._made))
             if left < LEAST_LEFT_S:
                 self._keep(replace(cell, state="skipped", reason="The time was over."))
                 continue
             laboratory.converters.limit_s = min(self.settings.limit_s, left)
             started = time.monotonic()
-            found, made = maker.make(cell, recipe, folder / f"{cell.engine}-{_named(cell.precision)}.bundle")
+            found, made = maker.make(cell, recipe, path)
             self._steps.append(time.monotonic() - started)
             if made is not None:
                 self._made[(cell.engine, cell.precision)] = made
@@ -306,6 +308,7 @@ def _try_baseline(laboratory: Laboratory, engine: str) -> None:
         return  # its own cell says why
 
 
-def _named(precision: str) -> str:
-    """A precision as part of a file's name."""
-    return "".join(mark if mark.isalnum() else "-" for mark in precision).strip("-")[:60]
+def _named(cell: Cell) -> str:
+    """The bundle of a cell as a file's name."""
+    precision = "".join(mark if mark.isalnum() else "-" for mark in cell.precision).strip("-")
+    return f"{cell.engine}-{precision[:60]}.bundle"

@@ -35,34 +35,38 @@ def write_page(run: Run, path: Path) -> None:
 
 def page(run: Run) -> str:
     """The whole page as text."""
-    style = _own("page.css")
-    library, script = _library(CHARTS), _own("page.js")
-    body = tag(
-        "body",
+    library, script = _library(CHARTS), own_file("page.js")
+    return document(
+        f"{run.model}: {figures.headline(run)}",
         sections.header(run),
         tag("main", *sections.all_sections(run)),
         sections.footer(_licences()),
         _data("run", json.dumps(plain(run), allow_nan=False)),
         _data("charts", json.dumps(chart_data(run), allow_nan=False)),
-        tag("script", trusted(library)),
-        tag("script", trusted(script)),
+        scripts=(library, script),
     )
+
+
+def document(title: str, *content: Markup, scripts: tuple[str, ...] = ()) -> str:
+    """A page that asks for nothing: the content, and these scripts after it, in this package's style."""
+    style = own_file("page.css")
     head = tag(
         "head",
         tag("meta", charset="utf-8"),
-        tag("meta", http_equiv="Content-Security-Policy", content=_policy(style, (library, script))),
+        tag("meta", http_equiv="Content-Security-Policy", content=_policy(style, scripts)),
         tag("meta", name="viewport", content="width=device-width, initial-scale=1"),
         tag("meta", name="color-scheme", content="light dark"),
         tag("meta", name="referrer", content="no-referrer"),
-        tag("title", f"{run.model}: {figures.headline(run)}"),
+        tag("title", title),
         tag("style", trusted(style)),
     )
+    body = tag("body", *content, *(tag("script", trusted(script)) for script in scripts))
     return "<!doctype html>\n" + tag("html", head, body, lang="en") + "\n"
 
 
 def _policy(style: str, scripts: tuple[str, ...]) -> str:
     """Nothing from anywhere, but this style and these scripts."""
-    allowed = " ".join(map(_hash, scripts))
+    allowed = " ".join(map(_hash, scripts)) or "'none'"
     return (
         f"default-src 'none'; style-src {_hash(style)}; script-src {allowed}; "
         "img-src data:; base-uri 'none'; form-action 'none'"
@@ -77,7 +81,8 @@ def _data(name: str, text: str) -> Markup:
     return tag("script", inline_json(text), type="application/json", id=name)
 
 
-def _own(name: str) -> str:
+def own_file(name: str) -> str:
+    """A text file beside this module."""
     return (files("tightrope.workshop.report") / name).read_text(encoding="utf-8")
 
 

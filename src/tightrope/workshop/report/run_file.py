@@ -14,6 +14,7 @@ from typing import Any, Literal
 
 from tightrope.bundle import cannot_write, write_atomic
 from tightrope.errors import DataError
+from tightrope.workshop.comparison.outcome import Comparison
 from tightrope.workshop.search.trial import Run
 
 MAX_RUN_BYTES = 64_000_000
@@ -23,16 +24,16 @@ class _Malformed(Exception):
     """Where a value is not what a run holds there, and what it is."""
 
 
-def write_run(run: Run, path: Path) -> None:
-    """Write the run as JSON, at once or not at all. Raises `OutputError` if the system does not let us."""
+def write_run(run: Run | Comparison, path: Path) -> None:
+    """Write a run or a comparison as JSON, at once or not at all. Raises `OutputError` if it cannot be written."""
     try:
         write_atomic(path, (json.dumps(plain(run), indent=1, allow_nan=False) + "\n").encode())
     except OSError as error:
         raise cannot_write(path, error) from error
 
 
-def plain(run: Run) -> dict[str, Any]:
-    """The run as JSON can say it: `to_json`, with `None` for what is not a finite number."""
+def plain(run: Run | Comparison) -> dict[str, Any]:
+    """A run or a comparison as JSON can say it: `to_json`, with `None` for what is not a finite number."""
     data: dict[str, Any] = _finite(run.to_json())
     return data
 
@@ -40,14 +41,7 @@ def plain(run: Run) -> dict[str, Any]:
 def read_run(path: Path) -> Run:
     """Read what `write_run` or `fit --json` wrote. Raises `DataError` that names the value that is wrong."""
     hint = "Give the file that `tightrope fit --json` wrote."
-    try:
-        if path.stat().st_size > MAX_RUN_BYTES:
-            raise DataError(f"{path} is larger than {MAX_RUN_BYTES:,} bytes.", hint=hint)
-        data = json.loads(path.read_bytes())
-    except OSError as error:
-        raise DataError(f"{path} cannot be read: {error.strerror or error}.", hint=hint) from error
-    except (ValueError, RecursionError) as error:
-        raise DataError(f"{path} is not valid JSON: {error}.", hint=hint) from error
+    data = _read(path, hint)
     try:
         run = Run.from_json(_checked(data, Run, "the run"))
         _check_names(run)
@@ -56,6 +50,35 @@ def read_run(path: Path) -> Run:
     except (KeyError, TypeError) as error:
         raise DataError(f"{path} is not a run of this version: {error}.", hint=hint) from error
     return run
+
+
+def read_comparison(path: Path) -> Comparison:
+    """Read what `write_run` or `compare --json` wrote. Raises `DataError` that names the value that is wrong."""
+    hint = "Give the file that `tightrope compare --json` wrote."
+    data = _read(path, hint)
+    try:
+        return Comparison.from_json(_checked(data, Comparison, "the comparison"))
+    except _Malformed as error:
+        raise DataError(f"{path} is not a comparison: {error}.", hint=hint) from error
+    except (KeyError, TypeError) as error:
+        raise DataError(f"{path} is not a comparison of this version: {error}.", hint=hint) from error
+
+
+def is_comparison(path: Path) -> bool:
+    """Whether a file looks like a comparison rather than a run. Raises `DataError` if it is no JSON."""
+    data = _read(path, "Give the file that `tightrope fit --json` or `tightrope compare --json` wrote.")
+    return isinstance(data, dict) and "cells" in data
+
+
+def _read(path: Path, hint: str) -> Any:
+    try:
+        if path.stat().st_size > MAX_RUN_BYTES:
+            raise DataError(f"{path} is larger than {MAX_RUN_BYTES:,} bytes.", hint=hint)
+        return json.loads(path.read_bytes())
+    except OSError as error:
+        raise DataError(f"{path} cannot be read: {error.strerror or error}.", hint=hint) from error
+    except (ValueError, RecursionError) as error:
+        raise DataError(f"{path} is not valid JSON: {error}.", hint=hint) from error
 
 
 def _check_names(run: Run) -> None:
