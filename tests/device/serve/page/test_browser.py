@@ -6,7 +6,7 @@ import struct
 import subprocess
 import time
 import urllib.request
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack, suppress
 from pathlib import Path
 from typing import Any, Self
@@ -14,6 +14,7 @@ from typing import Any, Self
 import pytest
 from websockets.sync.client import connect
 
+import tightrope
 from tightrope.device.serve.server import Server
 
 pytestmark = [pytest.mark.browser, pytest.mark.engine, pytest.mark.slow]
@@ -35,6 +36,8 @@ class Browser:
         self._port = profile / "DevToolsActivePort"
         self._number = 0
         self.complaints: list[str] = []
+        self.asked: list[str] = []
+        """What the page wanted from anywhere."""
 
     def __enter__(self) -> Self:
         with ExitStack() as held:
@@ -98,6 +101,8 @@ class Browser:
         return base64.b64decode(self.call("Page.captureScreenshot", format="png")["data"])
 
     def _note(self, message: dict[str, Any]) -> None:
+        if message.get("method") in ("Network.requestWillBeSent", "Network.webSocketCreated"):
+            self.asked.append(message["params"].get("request", message["params"])["url"])
         entry = message.get("params", {}).get("entry", {})
         if message.get("method") == "Runtime.exceptionThrown" or entry.get("level") in ("error", "warning"):
             self.complaints.append(json.dumps(message["params"])[:500])
@@ -114,6 +119,19 @@ class Browser:
             return str(next(tab["webSocketDebuggerUrl"] for tab in json.load(answer) if tab["type"] == "page"))
 
 
+LONG = "all-MiniLM-L6-v2-multilingual-customer-support-and-returns"
+
+
+@pytest.fixture(scope="module")
+def long_named(native_bundle: Callable[..., Any], tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    """A server for a model with a name that is longer than its place."""
+    folder = tmp_path_factory.mktemp("models")
+    native_bundle(folder / LONG / "2026-11-25-rotated-int8.bundle")
+    with tightrope.serve(folder, threads=1) as server:
+        server.app.state.catalogue.answer(None, ["open it"]).result(20)
+        yield server
+
+
 @pytest.fixture(scope="module")
 def browser(chromium: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Browser]:
     """One browser for all tests here."""
@@ -121,11 +139,14 @@ def browser(chromium: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator
         yield found
 
 
-@pytest.mark.parametrize(("width", "height", "scheme"), [(1280, 900, "light"), (390, 844, "dark")])
+@pytest.mark.parametrize(
+    ("width", "height", "scheme"), [(1280, 900, "light"), (768, 1024, "dark"), (390, 844, "light")]
+)
 def test_a_person_searches_and_takes_a_picture(
     searched: Server, browser: Browser, width: int, height: int, scheme: str
 ) -> None:
     browser.complaints.clear()
+    browser.asked.clear()
     browser.show(searched.url, width, height, scheme)
     browser.until("document.getElementById('stream')?.textContent === 'live'")
     browser.run("document.getElementById('query').focus()")
@@ -141,6 +162,38 @@ def test_a_person_searches_and_takes_a_picture(
     assert struct.unpack(">II", picture[16:24]) == (width, height)
     assert len(picture) > 20_000
     assert browser.complaints == []
+    own = (f"{searched.url}/", f"{searched.url.replace('http', 'ws')}/", "data:")
+    assert browser.asked and [url for url in browser.asked if not url.startswith(own)] == []
+
+
+@pytest.mark.parametrize("width", [1280, 768, 390])
+def test_a_long_name_does_not_break_the_page(long_named: Server, browser: Browser, width: int) -> None:
+    browser.show(long_named.url, width, 900, "light")
+    browser.until("document.querySelectorAll('#owners tr').length > 1")
+    rows = browser.run(
+        "[...document.querySelectorAll('#owners tr')].map((row) => ({ title: row.cells[0].title, "
+        "height: row.offsetHeight, edge: row.cells[2].getBoundingClientRect().right }))"
+    )
+    assert f"model:{LONG}@2026-11-25-rotated-int8" in [row["title"] for row in rows]
+    assert max(row["height"] for row in rows) < 60  # two lines: a name, and what it is
+    assert len({round(row["edge"]) for row in rows}) == 1
+    page = "document.documentElement"
+    assert browser.run(f"{page}.scrollWidth <= {page}.clientWidth")
+
+
+def test_indexes_are_shown_with_their_sizes(searched: Server, browser: Browser) -> None:
+    browser.show(searched.url, 1280, 900, "light")
+    browser.until("document.getElementById('stream')?.textContent === 'live'")
+    [cells] = browser.run(
+        "[...document.querySelectorAll('#indexes tbody tr')]"
+        ".map((row) => [...row.cells].map((cell) => cell.textContent))"
+    )
+    assert (
+        cells[:3] == ["docs", "current", "5 passages"]
+        and cells[3].endswith(" MB")
+        and cells[4].startswith("faq, version")
+    )
+    assert browser.run("document.getElementById('pick-index').hidden")  # there is one only
 
 
 def test_the_box_is_used_with_the_keyboard_alone(searched: Server, browser: Browser) -> None:
@@ -171,7 +224,7 @@ def test_what_the_server_does_is_seen(searched: Server, browser: Browser) -> Non
     browser.until("document.querySelector('#latency-chart .line').getAttribute('d').length > 3")
     assert browser.run("document.querySelector('#models .badge').textContent") == "current"
     owners = browser.run("[...document.querySelectorAll('#owners th')].map((one) => one.textContent)")
-    assert "process" in owners and any(name.startswith("model") for name in owners)
+    assert "process" in owners and any(name.startswith("faqversion ") for name in owners)
 
 
 def test_words_from_outside_stay_words(searched: Server, browser: Browser) -> None:

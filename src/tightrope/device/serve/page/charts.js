@@ -13,8 +13,10 @@ function path(values, top) {
 }
 
 function area(values, top) {
-  const filled = values.map((value) => value ?? 0);
-  return `M0 100${path(filled, top).replace("M", "L")}L100 100Z`;
+  const first = values.findIndex((value) => value !== null && value !== undefined);
+  if (first < 0) return "";
+  const filled = values.map((value, place) => (place < first ? null : value ?? 0));
+  return `M${((100 * first) / Math.max(1, values.length - 1)).toFixed(2)} 100${path(filled, top).replace("M", "L")}L100 100Z`;
 }
 
 const highest = (lists) => Math.max(0, ...lists.flat().filter((value) => value !== null && value !== undefined));
@@ -76,13 +78,14 @@ function timeline(box, legend, series, format, times) {
   box.setAttribute("aria-label", series.map((one) => `${one.name} ${format(one.values.findLast((item) => item !== null) ?? null)}`).join(", "));
 }
 
-// Parts of a whole: [{name, value}]. What is beyond the sixth shares a colour.
+// Parts of a whole: [{name, value, label, kind}], where label and kind stand for a long name. What is beyond the sixth shares a colour.
 function parts(bar, body, items, whole, format) {
   const colour = (place, item) => (item.rest ? "c0" : `c${Math.min(place + 1, 6)}`);
   bar.replaceChildren(...items.map((item, place) => el("span", { class: colour(place, item), title: item.name, style: { width: `${(100 * item.value) / whole}%` } })));
   body.replaceChildren(...items.map((item, place) => el("tr", {},
-    el("th", { scope: "row", class: colour(place, item) }, el("i", { class: "dot" }), item.name),
-    el("td", { class: "n" }, format(item.value)), el("td", { class: "n" }, percent(item.value / whole)))));
+    el("th", { scope: "row", class: colour(place, item), title: item.name }, el("i", { class: "dot" }),
+      el("span", { class: "words" }, item.label || item.name, item.kind ? el("small", {}, item.kind) : null)),
+    el("td", { class: "n" }, format(item.value)), el("td", { class: "n" }, share(item.value / whole)))));
 }
 
 function columns(box, pairs) {

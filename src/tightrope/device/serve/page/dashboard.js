@@ -2,8 +2,14 @@
 
 const TONES = { good: ["current"], accent: ["canary", "shadow"], warn: ["loading", "verifying", "warming"], bad: ["rolled_back", "failed"] };
 
+// The history since there is one, a minute at least: a young server's chart is not an empty one.
+function known(history) {
+  const first = history.findIndex((point) => point.rate !== null);
+  return history.slice(Math.min(first < 0 ? history.length : first, Math.max(0, history.length - 30)));
+}
+
 function glance(state) {
-  const { metrics, history } = state, last = history[history.length - 1] || {};
+  const { metrics } = state, history = known(state.history), last = history[history.length - 1] || {};
   const past = (name) => history.map((point) => point[name]);
   say("rate", rate(last.rate ?? 0));
   say("rate-note", `${many(metrics.requests.work, "request")} since the start`);
@@ -20,9 +26,19 @@ function glance(state) {
   spark(byId("spark-memory"), past("memory"), budget || undefined);
 }
 
+// An owner's name in two lines: what it is called, and what it is.
+function called(name) {
+  const model = /^model:(.*?)(?:@(.*))?$/.exec(name), index = /^index (.*)$/.exec(name);
+  if (model) return { label: model[1], kind: model[2] ? `version ${model[2]}` : "model" };
+  return index ? { label: index[1].replace(/\.index$/, ""), kind: "index" } : {};
+}
+
+// Small bodies and requests come and go with each request: lines that jump about tell nobody anything.
+const lasting = ({ name, value }) => value > (["bodies", "requests"].includes(name) ? 1e5 : 0);
+
 function owners(state) {
   const { budget_bytes: budget, resident_bytes: used, owners: named } = state.metrics.memory;
-  const items = Object.entries(named).map(([name, value]) => ({ name, value })).filter((item) => item.value > 0).sort((a, b) => b.value - a.value);
+  const items = Object.entries(named).map(([name, value]) => ({ name, value, ...called(name) })).filter(lasting).sort((a, b) => b.value - a.value);
   const reserved = items.reduce((sum, item) => sum + item.value, 0);
   const whole = Math.max(budget || 0, reserved, 1);
   say("memory-line", budget ? `${bytes(reserved)} reserved of ${bytes(budget)}; ${bytes(used)} resident` : `${bytes(reserved)} reserved; ${bytes(used)} resident`);
@@ -32,7 +48,8 @@ function owners(state) {
 }
 
 function past(state) {
-  const { history, server } = state;
+  const { server } = state, history = known(state.history);
+  document.querySelectorAll(".times .from").forEach((one) => { one.textContent = `${duration(history.length * server.period_s)} ago`; });
   const column = (name) => history.map((point) => point[name]);
   const ago = (place) => duration((history.length - 1 - place) * server.period_s);
   const latencies = ["p50", "p95", "p99"].map((name) => ({ name, values: column(name) }));
@@ -59,16 +76,36 @@ function trial(version) {
 }
 
 function models(state) {
-  const key = JSON.stringify(state.models);
+  const { choices } = state.server, key = JSON.stringify([state.models, choices]);
   if (models.shown === key) return;
   models.shown = key;
-  byId("models").replaceChildren(...(state.models.length ? [] : [el("p", { class: "muted" }, "No model is deployed: tightrope model deploy NAME BUNDLE")]), ...state.models.map((model) => el("article", { class: "model" },
+  const none = el("p", { class: "muted" }, "No model is deployed: tightrope model deploy NAME BUNDLE");
+  byId("models").replaceChildren(...(state.models.length ? state.models.map((model) => about(model, choices)) : [none]));
+}
+
+function about(model, choices) {
+  const chosen = model.versions.map((version) => choices[`${model.name}@${version.version}`]).filter(Boolean);
+  return el("article", { class: "model" },
     el("h3", {}, model.name, el("small", {}, [model.task, model.width && `${model.width} wide`].filter(Boolean).join(", "))),
-    el("table", { class: "versions" },
-      el("thead", {}, el("tr", {}, ...["Version", "State", "Digest", "Engine", "Memory", "Evidence"].map((name) => el("th", { scope: "col" }, name)))),
-      el("tbody", {}, ...model.versions.map((version) => el("tr", {},
-        el("td", {}, version.version), el("td", {}, badge(version.state)), el("td", {}, el("code", {}, (version.digest || "").slice(0, 12))),
-        el("td", {}, version.engine || ""), el("td", {}, version.bytes ? bytes(version.bytes) : ""), el("td", {}, version.reason || "", trial(version)))))))));
+    el("table", { class: "versions" }, head("Version", "State", "Digest", "Engine", "Memory", told(model) ? "Evidence" : ""), el("tbody", {}, ...model.versions.map(versionRow))),
+    ...chosen.map((choice) => el("p", { class: "note" }, brief(choice))));
+}
+
+const versionRow = (version) => el("tr", {},
+  el("td", {}, version.version), el("td", {}, badge(version.state)), el("td", {}, el("code", {}, (version.digest || "").slice(0, 12))),
+  el("td", {}, version.engine || ""), el("td", {}, version.bytes ? bytes(version.bytes) : ""), el("td", {}, version.reason || "", trial(version)));
+const head = (...names) => el("thead", {}, el("tr", {}, ...names.map((name) => el("th", { scope: "col" }, name))));
+const told = (model) => model.versions.some((version) => version.reason || version.evidence);
+const brief = (choice) => choice.replace(/^([\d,]+ tokens) a batch: \1 at once/, "$1 a batch"); // it says so twice
+
+function indexes(state) {
+  const key = JSON.stringify(state.indexes);
+  if (indexes.shown === key) return;
+  indexes.shown = key;
+  byId("indexes-section").hidden = !state.indexes.length;
+  byId("indexes").tBodies[0].replaceChildren(...state.indexes.map((index) => el("tr", {},
+    el("td", {}, index.name), el("td", {}, el("span", { class: `badge ${index.state === "current" ? "good" : "warn"}` }, index.state)),
+    el("td", {}, many(index.passages, "passage")), el("td", {}, bytes(index.bytes)), el("td", {}, `${index.model}, version ${index.version}`))));
 }
 
 function work(state) {
@@ -95,26 +132,27 @@ function work(state) {
 }
 
 function machine(state) {
-  const { server, metrics } = state;
+  const { server, metrics } = state, ofModels = state.models.flatMap((model) => model.versions.map((version) => `${model.name}@${version.version}`));
   const energy = Object.entries(metrics.energy_joules).map(([source, value]) => `${joules(value)} (${source})`);
   lines(byId("machine"), [
     ["processor", server.processor],
     ["temperature", metrics.temperature_celsius === null ? "not readable" : `${digits(metrics.temperature_celsius)} °C`],
     ["energy since the start", energy.join(", ") || "not readable"],
-    ...Object.entries(server.choices),
-    ...state.indexes.map((index) => [`index ${index.name}`, index.state]),
+    ...Object.entries(server.choices).filter(([name]) => !ofModels.includes(name)),
+    ["version", server.version],
   ]);
 }
 
 function show(state) {
   const { server } = state;
-  const served = state.models.map((model) => model.name).join(", ");
+  const names = state.models.map((model) => model.name);
+  const served = names.length > 2 ? many(names.length, "model") : names.join(", ");
   document.title = served ? `${served} · tightrope` : "tightrope";
-  say("about", `${served ? `serves ${served} · ` : ""}version ${server.version} · up ${duration(server.uptime_s)}`);
+  say("about", `${served ? `serves ${served} · ` : ""}up ${duration(server.uptime_s)}`);
   byId("ready").className = `badge ${server.ready ? "good" : "bad"}`;
   say("ready", server.ready ? "ready" : `not ready${server.reason ? `: ${server.reason}` : ""}`);
   byId("log-out").hidden = !server.keys;
-  for (const part of [glance, owners, past, models, work, machine, offer]) part(state);
+  for (const part of [glance, owners, past, models, indexes, work, machine, offer]) part(state);
 }
 
 show(JSON.parse(byId("state").textContent));

@@ -42,6 +42,7 @@ const bytes = (value) => scaled(value, [["GB", 1e9], ["MB", 1e6], ["kB", 1e3], [
 const joules = (value) => scaled(value, [["kWh", 3.6e6], ["kJ", 1e3], ["J", 1], ["mJ", 1e-3]]);
 const count = (value) => (value === null || value === undefined ? "–" : Math.round(value).toLocaleString("en"));
 const rate = (value) => (value === null || value === undefined ? "–" : value >= 100 ? count(value) : digits(value));
+const share = (value) => `${(100 * value).toFixed(1)} %`;
 const percent = (value) => `${digits(100 * value)} %`;
 const many = (number, one, more) => `${count(number)} ${Math.round(number) === 1 ? one : more || `${one}s`}`;
 

@@ -1,6 +1,6 @@
 // The box to try a model: search over the live stream, similarity and embedding over the API that programs use.
 
-const tries = { ready: false, models: "", indexes: 0 };
+const tries = { ready: false, models: "", indexes: "" };
 
 function tabs() {
   const all = [...document.querySelectorAll('[role="tab"]')];
@@ -11,6 +11,7 @@ function tabs() {
       one.tabIndex = chosen ? 0 : -1;
       byId(one.getAttribute("aria-controls")).hidden = !chosen;
     }
+    picks();
     if (focus) tab.focus();
     const start = { "tab-similarity": compare, "tab-embed": embed }[tab.id];
     if (start) start();
@@ -24,6 +25,19 @@ function tabs() {
     };
   });
   return (id) => choose(byId(id));
+}
+
+// What can be chosen where there are several: a model to embed with, an index to search.
+function picks() {
+  const searching = !byId("panel-search").hidden;
+  byId("pick-model").hidden = searching || byId("model").length < 2;
+  byId("pick-index").hidden = !searching || byId("index").length < 2;
+}
+
+function options(select, names) {
+  const chosen = select.value;
+  select.replaceChildren(...names.map((name) => el("option", { value: name }, name)));
+  if (names.includes(chosen)) select.value = chosen;
 }
 
 function debounced(act, pause) {
@@ -119,18 +133,24 @@ function hits(state) {
 function search() {
   const ask = followSocket("/v1/live/search", hits);
   const query = byId("query");
-  query.oninput = debounced(() => ask({ query: query.value.trim(), k: 8 }), 120);
+  const now = () => ask({ query: query.value.trim(), k: 8, index: byId("index").value });
+  query.oninput = debounced(now, 120);
+  byId("index").onchange = now;
 }
 
 function offer(state) {
   const embedders = state.models.filter((model) => model.task === "embedding").map((model) => model.name);
   const key = embedders.join("\n");
   if (tries.models !== key) {
-    const chosen = byId("model").value;
-    byId("model").replaceChildren(...embedders.map((name) => el("option", { value: name }, name)));
-    if (embedders.includes(chosen)) byId("model").value = chosen;
-    document.querySelector(".pick").hidden = embedders.length < 2;
+    options(byId("model"), embedders);
     tries.models = key;
+    picks();
+  }
+  const searched = state.indexes.map((index) => index.name);
+  if (tries.indexes !== searched.join("\n")) {
+    options(byId("index"), searched);
+    tries.indexes = searched.join("\n");
+    picks();
   }
   if (tries.ready) return;
   tries.ready = true;
