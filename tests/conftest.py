@@ -3,8 +3,10 @@
 import importlib.util
 import json
 import os
+import re
 import shutil
-from collections.abc import Callable, Iterator
+import tomllib
+from collections.abc import Callable, Iterator, Mapping
 from functools import lru_cache
 from pathlib import Path
 from typing import Any, NoReturn
@@ -87,6 +89,44 @@ def need_engine() -> Callable[[str], None]:
             pytest.fail(message) if name in os.environ.get("TIGHTROPE_REQUIRE", "").split(",") else pytest.skip(message)
 
     return check
+
+
+TITLED = re.compile(r"^```\w+ title=(\S+)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
+ENGINE_GUIDE = Path(__file__).parents[1] / "docs" / "guide" / "adding-an-engine.md"
+
+
+@pytest.fixture(scope="session")
+def toy_engine() -> Callable[..., dict[str, str]]:
+    """`toy_engine(folder, modules)`: what the guide on engines writes, as pip would lay it into a folder.
+
+    `modules` are further engines: for each name the sources of its converter and its runtime, which may take from the
+    guide's. Returns the environment in which Python finds them all.
+    """
+
+    def install(folder: Path, modules: Mapping[str, tuple[str, str]] | None = None) -> dict[str, str]:
+        files = dict(TITLED.findall(ENGINE_GUIDE.read_text(encoding="utf-8")))
+        project = tomllib.loads(files.pop("pyproject.toml"))["project"]
+        groups = {room: dict(names) for room, names in project["entry-points"].items()}
+        for name, sources in (modules or {}).items():
+            for room, part, source in zip(("converters", "runtimes"), ("converter", "runtime"), sources, strict=True):
+                files[f"toy/{name}_{part}.py"] = source
+                groups[f"tightrope.{room}"][name] = f"toy.{name}_{part}"
+        about = {"Metadata-Version": "2.4", "Name": project["name"], "Version": project["version"]}
+        about |= {"License-Expression": project["license"], "Requires-Python": project["requires-python"]}
+        named = [
+            f"[{room}]\n" + "".join(f"{key} = {value}\n" for key, value in names.items())
+            for room, names in groups.items()
+        ]
+        information = f"{project['name'].replace('-', '_')}-{project['version']}.dist-info"
+        files[f"{information}/METADATA"] = "".join(f"{key}: {value}\n" for key, value in about.items())
+        files[f"{information}/entry_points.txt"] = "\n".join(named)
+        files[f"{information}/RECORD"] = "".join(f"{name},,\n" for name in files)
+        for name, content in files.items():
+            (folder / name).parent.mkdir(parents=True, exist_ok=True)
+            (folder / name).write_text(content, encoding="utf-8")
+        return os.environ | {"PYTHONPATH": str(folder)}
+
+    return install
 
 
 @pytest.fixture(scope="session")

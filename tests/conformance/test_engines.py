@@ -7,6 +7,7 @@ import ml_dtypes
 import numpy as np
 import pytest
 
+from tightrope import plugins
 from tightrope.errors import UnsupportedError
 from tightrope.workshop.converted import convert
 from tightrope.workshop.model import Task
@@ -50,6 +51,13 @@ SEES_THE_BATCH = tuple(name for name in FORMS if name.startswith("tensor"))
 """A range of a whole tensor depends on what shares the batch: such answers are compared text by text only."""
 REFUSED = {"native": ("static", "tensor", "kept", "token asymmetric")}
 """Words in the names of forms that an engine says it cannot follow; it must name a layer and the way out."""
+
+
+def refused(engine: str) -> tuple[str, ...]:
+    """Such words of an engine; one of another package says them itself."""
+    return REFUSED.get(engine) or tuple(getattr(plugins.load("converters", engine), "REFUSES", ()))
+
+
 EXACT = ("fp32", "fp16", *(name for name in FORMS if name.startswith("table")))
 
 
@@ -58,7 +66,7 @@ def _refuses(request: pytest.FixtureRequest) -> None:
     """A form that an engine refuses is refused with a layer's name, and there is nothing more to test."""
     asked = request.node.callspec.params if hasattr(request.node, "callspec") else {}
     name, form = asked.get("engine"), asked.get("form")
-    if form is None or not any(word in form for word in REFUSED.get(name, ())):
+    if form is None or not any(word in form for word in refused(name)):
         return
     which = "minilm" if "minilm" in request.fixturenames else "tiny_bert"
     model, seen = request.getfixturevalue(which), request.getfixturevalue(f"seen_by_{which.partition('_')[0]}")
