@@ -29,6 +29,7 @@ EXTRAS = {
     "chartkick": "fit",
     "pypdf": "index",
     "usearch": "ann",
+    "coremltools": "coreml",
     "MNN": "mnn",
     "PIL": "image",
     "coremltools": "coreml",
