@@ -6,13 +6,11 @@ import socket
 import subprocess
 import sys
 import time
-from contextlib import closing
 
 import pytest
 
 pytestmark = pytest.mark.engine
 BODY = json.dumps({"input": "the cat sat"}).encode()
-HEAD = f"POST /v1/embeddings HTTP/1.1\r\nHost: localhost\r\nContent-Length: {len(BODY)}\r\n\r\n".encode()
 LIVE = b"GET /health/live HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n"
 
 
@@ -30,32 +28,18 @@ def process(native_bundle, tmp_path):
             running.kill()
 
 
-def begun(where):
+def begun(wire, where):
     """A request of which all but the last byte was sent, and which the server has begun to read."""
-    client = socket.create_connection(where, timeout=20)
-    client.sendall(HEAD + BODY[:-1])
-    assert asked(where, LIVE).startswith(b"HTTP/1.1 200 ")  # by now it has read what came before
-    return closing(client)
+    client = wire.connect(where, wire.post(BODY)[:-1])
+    assert wire.status(wire.ask(where, LIVE)) == 200  # by now it has read what came before
+    return client
 
 
-def asked(where, raw):
-    with closing(socket.create_connection(where, timeout=20)) as client:
-        client.sendall(raw)
-        return everything(client)
-
-
-def everything(client):
-    found = b""
-    while part := client.recv(65536):
-        found += part
-    return found
-
-
-def draining(where):
+def draining(wire, where):
     """Wait until the server has heard; then who comes is refused and told to close."""
     until = time.monotonic() + 20
     while time.monotonic() < until:
-        answer = asked(where, LIVE)
+        answer = wire.ask(where, LIVE)
         if answer.startswith(b"HTTP/1.1 503 "):
             head = answer.partition(b"\r\n\r\n")[0].lower()
             assert b"\r\nconnection: close" in head and b"\r\nretry-after: " in head
@@ -64,24 +48,24 @@ def draining(where):
     raise AssertionError("it goes on")
 
 
-def test_who_comes_while_it_ends_is_refused_and_who_was_there_is_answered(process):
+def test_who_comes_while_it_ends_is_refused_and_who_was_there_is_answered(process, wire):
     running, where = process
-    with begun(where) as client, closing(socket.create_connection(where, timeout=20)) as idle:
+    with begun(wire, where) as client, wire.connect(where) as idle:
         running.send_signal(signal.SIGTERM)
-        draining(where)
+        draining(wire, where)
         assert idle.recv(100) == b"", "a connection that asks nothing is closed, not reset"
         client.sendall(BODY[-1:])
-        answer = everything(client)
+        answer = wire.everything(client)
     assert answer.startswith(b"HTTP/1.1 200 ") and b"connection: close" in answer.lower()
     assert running.wait(timeout=30) == 0
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
-def test_told_twice_it_does_not_wait(process, number):
+def test_told_twice_it_does_not_wait(process, wire, number):
     running, where = process
-    with begun(where) as client:
+    with begun(wire, where) as client:
         running.send_signal(number)
-        draining(where)
+        draining(wire, where)
         assert running.poll() is None, "it waits for the request"
         running.send_signal(number)
         assert running.wait(timeout=20) == 0

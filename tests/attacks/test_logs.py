@@ -2,11 +2,8 @@
 
 import io
 import json
-import socket
-import time
 import urllib.error
 import urllib.request
-from contextlib import closing
 
 import pytest
 
@@ -42,53 +39,46 @@ def guarded(native_bundle, tmp_path_factory):
         yield server, secret
 
 
-def raw(server, text):
-    with closing(socket.create_connection(("127.0.0.1", int(server.url.rpartition(":")[2])), timeout=10)) as client:
-        client.sendall(text.encode("latin-1"))
-        return client.recv(65536)
-
-
 def entries(stream):
     lines = stream.getvalue().splitlines()
     assert all(line.isascii() and line.isprintable() for line in lines)
     return [json.loads(line) for line in lines]
 
 
-def until(reached):
-    end = time.monotonic() + 10
-    while not reached():
-        assert time.monotonic() < end
-        time.sleep(0.01)
+def said(wire, server, text):
+    """Ask this, and do not wait for more than the first words of the answer."""
+    with wire.connect(server, text.encode("latin-1")) as client:
+        return client.recv(65536)
 
 
 @pytest.mark.parametrize("path", PATHS)
-def test_a_path_is_not_in_the_log(guarded, logged, path):
+def test_a_path_is_not_in_the_log(guarded, logged, wire, path):
     server, secret = guarded
-    raw(server, f"GET {path} HTTP/1.1\r\nHost: a\r\nAuthorization: Bearer {secret}\r\n\r\n")
-    until(lambda: entries(logged))
+    said(wire, server, f"GET {path} HTTP/1.1\r\nHost: a\r\nAuthorization: Bearer {secret}\r\n\r\n")
+    wire.until(lambda: entries(logged))
     assert {entry["event"] for entry in entries(logged)} <= {"request", "http.refused"}
     assert CANARY not in logged.getvalue()
 
 
 @pytest.mark.parametrize("given", IDS)
-def test_an_id_that_is_none_is_replaced(guarded, logged, given):
+def test_an_id_that_is_none_is_replaced(guarded, logged, wire, given):
     server, _ = guarded
-    raw(server, f"GET /health/live HTTP/1.1\r\nHost: a\r\nX-Request-Id: {given}\r\n\r\n")
-    until(lambda: entries(logged))
+    said(wire, server, f"GET /health/live HTTP/1.1\r\nHost: a\r\nX-Request-Id: {given}\r\n\r\n")
+    wire.until(lambda: entries(logged))
     assert CANARY not in logged.getvalue()
     assert all(len(entry.get("request_id", "")) <= 64 for entry in entries(logged))
 
 
-def test_a_proper_id_is_kept(guarded, logged):
+def test_a_proper_id_is_kept(guarded, logged, wire):
     server, _ = guarded
-    raw(server, "GET /health/live HTTP/1.1\r\nHost: a\r\nX-Request-Id: trace-1\r\n\r\n")
-    until(lambda: [entry["request_id"] for entry in entries(logged)] == ["trace-1"])
+    said(wire, server, "GET /health/live HTTP/1.1\r\nHost: a\r\nX-Request-Id: trace-1\r\n\r\n")
+    wire.until(lambda: [entry["request_id"] for entry in entries(logged)] == ["trace-1"])
 
 
 @pytest.mark.parametrize(
     "body", [{"input": CANARY}, {"input": CANARY, "model": CANARY}, {"input": [CANARY, 1]}, {CANARY: 1}]
 )
-def test_neither_texts_nor_keys_are_in_the_log(guarded, logged, body):
+def test_neither_texts_nor_keys_are_in_the_log(guarded, logged, wire, body):
     server, secret = guarded
     for path in ("/v1/embeddings", "/embed", "/v1/search"):
         for key in (secret, f"tr_{CANARY}"):
@@ -98,14 +88,14 @@ def test_neither_texts_nor_keys_are_in_the_log(guarded, logged, body):
                 urllib.request.urlopen(request, timeout=10).close()
             except urllib.error.HTTPError as error:
                 error.close()
-    until(lambda: len(entries(logged)) >= 6)  # an event is written after its answer is out
+    wire.until(lambda: len(entries(logged)) >= 6)  # an event is written after its answer is out
     assert CANARY not in logged.getvalue()
     assert secret not in logged.getvalue()
 
 
-def test_a_flood_of_requests_is_thinned(guarded, logged):
+def test_a_flood_of_requests_is_thinned(guarded, logged, wire):
     server, _ = guarded
-    with closing(socket.create_connection(("127.0.0.1", int(server.url.rpartition(":")[2])), timeout=10)) as client:
+    with wire.connect(server) as client:
         for _ in range(1000):
             client.sendall(b"GET /health/live HTTP/1.1\r\nHost: a\r\n\r\n")
             while not client.recv(65536).endswith(b"}"):
