@@ -1,5 +1,6 @@
 """Clients that are slow, greedy, ambiguous or broken, over raw sockets to a real server."""
 
+import gzip
 import json
 import threading
 import time
@@ -8,6 +9,7 @@ from contextlib import suppress
 import pytest
 
 import tightrope
+from tightrope.device.meter import memory
 from tightrope.device.serve.http.body import check_shape
 from tightrope.device.serve.http.failures import Failure
 from tightrope.device.serve.limits import Limits
@@ -88,6 +90,7 @@ def test_a_body_that_says_it_is_too_large_is_refused_before_it_comes(server, wir
 
 
 def test_a_body_without_end_is_refused_when_it_is_too_large(server, wire):
+    before = memory.read().resident_bytes
     with wire.connect(server) as client:
         client.sendall(
             b"POST /v1/embeddings HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\n"
@@ -99,10 +102,28 @@ def test_a_body_without_end_is_refused_when_it_is_too_large(server, wire):
         except (BrokenPipeError, ConnectionResetError):
             pass
         assert wire.status(wire.everything(client) or b"HTTP/1.1 413") == 413
+    assert memory.read().resident_bytes - before < 5_000_000
+
+
+@pytest.mark.parametrize(
+    "body", [b"[" * 200_000, b'{"a":' * 200_000, b'{"input": ["a", [' * 50_000], ids=["lists", "objects", "both"]
+)
+def test_what_is_nested_deeply_costs_neither_stack_nor_memory(native_bundle, tmp_path, wire, body):
+    native_bundle(tmp_path / "tiny.bundle")
+    with tightrope.serve(tmp_path / "tiny.bundle", threads=1) as server:
+        alive(server, wire)
+        before = memory.read().resident_bytes
+        for _ in range(5):
+            assert wire.status(wire.ask(server, wire.post(body))) == 400
+        assert memory.read().resident_bytes - before < 12_000_000
+        assert alive(server, wire)
 
 
 @pytest.mark.parametrize("coding", ["gzip", "zstd", "br", "deflate, gzip"])
 def test_compressed_bodies_are_not_unpacked(server, wire, coding):
+    """A bomb (40 MB of nothing in 40 kB) is as small as it came."""
+    bomb = gzip.compress(b" " * 40_000_000)
+    assert wire.status(wire.ask(server, wire.post(bomb, f"Content-Encoding: {coding}"))) == 415
     assert wire.status(wire.ask(server, wire.post(b"\x1f\x8b" + b"x" * 50, f"Content-Encoding: {coding}"))) == 415
 
 
