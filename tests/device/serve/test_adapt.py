@@ -60,7 +60,7 @@ def vectors(texts: int = 8, **given: Any) -> dict[str, Any]:
 def test_the_smallest_batch_that_is_nearly_the_fastest_is_taken(seal_for_engine: Any, made_up_engine: Any) -> None:
     engine = Engine(made_up_engine, batch_s=0.010, token_s=0.00005)
     with open_bundle(seal_for_engine(vectors=vectors(tolerance=0.99))) as model:
-        choice = measure(model, Limits(batch_tokens=4096), clock=engine.clock)
+        choice = measure(model, Limits(batch_tokens=4096), clocks=(engine.clock,))
     assert choice.batch_texts == 64
     assert 512 <= choice.batch_tokens <= 1024
     assert choice.tokens_per_s > 10_000
@@ -72,11 +72,11 @@ def test_the_smallest_batch_that_is_nearly_the_fastest_is_taken(seal_for_engine:
 def test_no_batch_takes_longer_than_people_wait(seal_for_engine: Any, made_up_engine: Any) -> None:
     engine = Engine(made_up_engine, batch_s=0.1, token_s=0.0005)
     with open_bundle(seal_for_engine(vectors=vectors(tolerance=0.99))) as model:
-        choice = measure(model, Limits(), clock=engine.clock)
+        choice = measure(model, Limits(), clocks=(engine.clock,))
     assert choice.batch_tokens == SMALLEST_TOKENS, "even the smallest takes too long: then none larger"
     quick = Engine(made_up_engine, batch_s=0.0, token_s=0.0003)
     with open_bundle(seal_for_engine(vectors=vectors(tolerance=0.99))) as model:
-        choice = measure(model, Limits(), clock=quick.clock)
+        choice = measure(model, Limits(), clocks=(quick.clock,))
     assert choice.batch_tokens * 0.0003 <= BATCH_S
 
 
@@ -94,7 +94,7 @@ def test_company_is_kept_within_the_bundle_s_own_tolerance(
     drift = given.pop("drift", 0.0)
     engine = Engine(made_up_engine, 0.001, 0.0001, drift)
     with open_bundle(seal_for_engine(vectors=vectors(**given))) as model:
-        choice = measure(model, Limits(), clock=engine.clock)
+        choice = measure(model, Limits(), clocks=(engine.clock,))
     assert choice.batch_texts == texts
     assert any(words in reason for reason in choice.reasons)
     assert choice.tolerance == given.get("tolerance")

@@ -8,6 +8,7 @@ from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 from tightrope.device.model import Floats
+from tightrope.device.serve.arrivals import together
 from tightrope.device.serve.attempt import Errors, Model
 from tightrope.device.serve.fair_queue import Part
 from tightrope.device.serve.limits import Limits
@@ -171,11 +172,12 @@ class Desk:
                     self._works.pop(part.request.number, None)
                     done.append(work)
                 first = last
-        for work in done:
-            work.succeed()
-            self._metrics.queue_seconds.observe(work.queued_s)
-        for work, error in failed:
-            self.fail(work, error)
+        with together():
+            for work in done:
+                work.succeed()
+                self._metrics.queue_seconds.observe(work.queued_s)
+            for work, error in failed:
+                self.fail(work, error)
 
     def finished(self, turn: Turn, *, failed: bool, crashed: bool) -> None:
         """A batch is over; see `Scheduler.finished`."""

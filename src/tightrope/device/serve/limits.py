@@ -12,7 +12,7 @@ class Limits:
     """Requests and tokens that wait; more are refused with a time to come back."""
     queue_s: float = 10.0
     """A request that would wait longer before it is begun is refused, whatever its deadline."""
-    batch_tokens: int = 2048
+    batch_tokens: int = 1024
     batch_wait_s: float = 0.002
     """How long a batch may wait for company; an idle server does not wait at all."""
     deadline_s: float = 30.0

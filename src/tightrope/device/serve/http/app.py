@@ -5,14 +5,16 @@ here, "DNS rebinding"), and a page's Origin must be the Host. With keys every ro
 path exists or not.
 """
 
+import asyncio
+import random
 import re
-import secrets
 import time
 from collections.abc import Awaitable, Callable, Mapping
 from typing import Any
 from urllib.parse import urlsplit
 
 from tightrope.device.serve import logs
+from tightrope.device.serve.arrivals import Arrivals
 from tightrope.device.serve.http import failures, health, oip, openai, openapi, pages, search, tei
 from tightrope.device.serve.http import live as streams
 from tightrope.device.serve.http.failures import Failure, Headers
@@ -47,6 +49,7 @@ class App:
 
     def __init__(self, state: State) -> None:
         self.state = state
+        self._arrivals: Arrivals | None = None
 
     async def __call__(self, scope: Mapping[str, Any], receive: Receive, send: Send) -> None:
         """Answer one request."""
@@ -57,7 +60,7 @@ class App:
 
     async def socket(self, scope: Mapping[str, Any], socket: Any) -> None:
         """Serve one WebSocket. Raises `Failure` before it is accepted if it may not be."""
-        request = Request(scope=scope, state=self.state, id=_request_id(scope), receive=_nothing)
+        request = self._request(scope, _nothing)
         try:
             route = self._admitted(request, "WEBSOCKET")
             self.state.metrics.requests.add(api=request.api, status=101)
@@ -66,9 +69,18 @@ class App:
             if request.key is not None and self.state.keys is not None:
                 self.state.keys.end(request.key)
 
+    def _request(self, scope: Mapping[str, Any], receive: Receive) -> Request:
+        loop = asyncio.get_running_loop()
+        if self._arrivals is None or self._arrivals.loop is not loop:
+            self._arrivals = Arrivals(loop)
+        request = Request(scope=scope, state=self.state, id="", receive=receive, arrivals=self._arrivals)
+        given = request.header("x-request-id") or ""
+        request.id = given if _ID.fullmatch(given) else f"{random.getrandbits(64):016x}"
+        return request
+
     async def _answer(self, scope: Mapping[str, Any], receive: Receive, send: Send) -> None:
         started = time.perf_counter()
-        request = Request(scope=scope, state=self.state, id=_request_id(scope), receive=receive)
+        request = self._request(scope, receive)
         status = 500
         if self.state.tracer is not None:
             request.span = self.state.tracer.begin(scope["headers"])
@@ -125,7 +137,7 @@ class App:
                 listed = ", ".join(sorted(allowed)).encode()
                 raise Failure("wrong_method", f"{method[:10]} is not for {path[:60]}.", headers=((b"allow", listed),))
             raise Failure("not_found", f"There is no {path[:60]!a}. See /openapi.json.")
-        request.params = parameters(route.path, path) or {}
+        request.params = (parameters(route.path, path) or {}) if "{" in route.path else {}
         return route
 
     def _check_origin(self, request: Request) -> None:
@@ -205,11 +217,6 @@ def _host(origin: str) -> str:
         return urlsplit(origin).netloc.lower()
     except ValueError:
         return ""
-
-
-def _request_id(scope: Mapping[str, Any]) -> str:
-    given = next((value.decode("latin-1") for name, value in scope["headers"] if name == b"x-request-id"), "")
-    return given if _ID.fullmatch(given) else secrets.token_hex(8)
 
 
 async def _send(response: Response, request_id: str, send: Send, *, head: bool = False) -> None:

@@ -3,7 +3,7 @@
 import asyncio
 import time
 from collections import deque
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from http import HTTPStatus
 from typing import TYPE_CHECKING, Any
 
@@ -32,6 +32,8 @@ class Exchange:
         self._held = 0
         self._ended = False
         self._told_end = False
+        self.told: Callable[[], None] | None = None
+        """Whom to tell when nobody waits for the answer any more."""
         self._chunked = False
         self._news = asyncio.Event()
         self._head: tuple[int, list[tuple[bytes, bytes]]] | None = None
@@ -55,6 +57,8 @@ class Exchange:
         """The client is gone, or will be let go."""
         self.gone = True
         self._news.set()
+        if self.told is not None:
+            self.told()
 
     async def receive(self) -> Message:
         """The next piece of the body; after the last one `http.disconnect`, as soon as there is reason for it."""

@@ -6,6 +6,7 @@ end. A reader that takes nothing has one too.
 
 import asyncio
 import math
+from collections.abc import Callable
 from contextlib import suppress
 from typing import Any
 
@@ -14,6 +15,7 @@ from tightrope.device.serve.http import failures
 from tightrope.device.serve.http.exchange import HELD_BYTES, Exchange, head
 from tightrope.device.serve.http.guard import Guard, peer
 from tightrope.device.serve.http.reader import Flaw, Head, Reader
+from tightrope.device.serve.http.routes import LOSS
 
 LINGER_S = 2.0
 """How long bytes are thrown away after an answer that did not wait for them: else the client would not see it."""
@@ -201,6 +203,7 @@ class Connection(asyncio.BufferedProtocol):
             "headers": request.headers,
             "client": self._client,
             "server": None,
+            "extensions": {LOSS: self.on_loss},
         }
 
     def _body_came(self, nbytes: int) -> None:
@@ -226,6 +229,14 @@ class Connection(asyncio.BufferedProtocol):
     def must_close(self) -> bool:
         """Whether no request can follow this one: the server stops, or a body is not going to be read."""
         return self.guard.retiring or self._phase == "body" or not self._keep_alive
+
+    def on_loss(self, told: Callable[[], None] | None) -> None:
+        """Call `told` when nobody waits for the answer to this request any more; `None`: no longer."""
+        if self._exchange is None:
+            return
+        self._exchange.told = told
+        if told is not None and self._exchange.gone:
+            told()
 
     def go_on(self) -> None:
         """The application asks for the body: a client that waits for a word first is given it."""

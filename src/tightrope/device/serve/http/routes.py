@@ -5,11 +5,13 @@ import re
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from concurrent.futures import Future
 from dataclasses import dataclass, field
+from functools import partial
 from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 from urllib.parse import parse_qsl
 
 import msgspec
 
+from tightrope.device.serve.arrivals import Arrivals
 from tightrope.device.serve.http import body
 from tightrope.device.serve.http.failures import JSON, Failure, Headers
 
@@ -30,6 +32,8 @@ Handler = Callable[..., Awaitable[Any]]
 AT_ONCE_BYTES = 65_536
 """A larger body is read and cut into tokens by another thread than the one that serves the network."""
 QUERY_FIELDS = 64
+LOSS = "tightrope.loss"
+"""An extension of ASGI: a function that is given what to call when the client of the request goes away, or `None`."""
 PRIORITIES = ("-2", "-1", "0", "1", "2")
 
 
@@ -113,15 +117,20 @@ class Request:
     holds: Callable[[], bool] = lambda: True
     """Whether what let the request in still would: a key can be revoked while a stream is open."""
     receive: Callable[[], Awaitable[dict[str, Any]]]
+    arrivals: Arrivals = field(default_factory=lambda: Arrivals(asyncio.get_running_loop()))
     span: "Span | None" = None
     _held: "Reservation | None" = None
+    _headers: dict[bytes, bytes] = field(init=False)
+
+    def __post_init__(self) -> None:
+        self._headers = dict(reversed(self.scope["headers"]))
 
     # What came -------------------------------------------------------------------------------------------
 
     def header(self, name: str) -> str | None:
         """A header's value by its name in small letters; the first, if there are several."""
-        wanted = name.encode()
-        return next((value.decode("latin-1") for found, value in self.scope["headers"] if found == wanted), None)
+        value = self._headers.get(name.encode())
+        return None if value is None else value.decode("latin-1")
 
     @property
     def query(self) -> dict[str, str]:
@@ -182,18 +191,38 @@ class Request:
             future = await self.thread(lambda: ask(*given, **named))
         else:
             future = ask(*given, **named)
-        waiting = asyncio.wrap_future(future)
-        gone = asyncio.ensure_future(self._gone())
-        try:
-            await asyncio.wait((waiting, gone), return_when=asyncio.FIRST_COMPLETED)
+        found = future.result() if future.done() else await self._brought(future)
+        if self.span is not None:
+            self.span.answered(found)
+        return found
+
+    async def _brought(self, future: "Future[T]") -> T:
+        """What a thread will answer, unless the client goes away first."""
+        waiting = self.arrivals.expect(future)
+
+        def lost() -> None:
             if not waiting.done():
-                raise Failure("cancelled", "The client went away.")
-            if self.span is not None:
-                self.span.answered(waiting.result())
-            return waiting.result()
+                waiting.set_exception(Failure("cancelled", "The client went away."))
+
+        stop = self._watched(lost)
+        try:
+            return await waiting
         finally:
-            gone.cancel()
-            waiting.cancel()
+            stop()
+            future.cancel()
+
+    def _watched(self, lost: Callable[[], None]) -> Callable[[], object]:
+        """Call `lost` if the client goes away, until what this gives is called.
+
+        Our own server tells by itself; another one that the application is mounted in has to be asked.
+        """
+        tell = self.scope.get("extensions", {}).get(LOSS)
+        if tell is not None:
+            tell(lost)
+            return partial(tell, None)
+        asking = asyncio.ensure_future(self._gone())
+        asking.add_done_callback(lambda task: None if task.cancelled() else lost())
+        return asking.cancel
 
     async def _gone(self) -> None:
         while (await self.receive())["type"] != "http.disconnect":
