@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 from tightrope.version import __version__
 
 if TYPE_CHECKING:
-    from tightrope.device.model import open_bundle as open
+    from tightrope.device.classifier import open_any as open
     from tightrope.device.serve.server import serve
     from tightrope.workshop.search.fit import fit
     from tightrope.workshop.search.single import compress
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 __all__ = ["__version__", "compress", "fit", "open", "serve"]
 
 _VERBS = {
-    "open": ("tightrope.device.model", "open_bundle"),
+    "open": ("tightrope.device.classifier", "open_any"),
     "fit": ("tightrope.workshop.search.fit", "fit"),
     "serve": ("tightrope.device.serve.server", "serve"),
     "compress": ("tightrope.workshop.search.single", "compress"),

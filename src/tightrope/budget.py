@@ -26,7 +26,7 @@ from dataclasses import dataclass
 
 from tightrope import units
 from tightrope.errors import BudgetError
-from tightrope.measurement import Interval, Measurement
+from tightrope.measurement import IMAGE, Interval, Measurement
 
 _DIMENSIONS = {
     "latency": "seconds",
@@ -71,7 +71,7 @@ class Metric:
         if measurement is None:
             return None
         if self.name in ("latency", "speedup"):
-            latency = measurement.latency(self.tokens or DEFAULT_TOKENS)
+            latency = measurement.latency(self.tokens or DEFAULT_TOKENS) or measurement.latency(IMAGE)
             if latency is None:
                 return None
             if self.name == "speedup":

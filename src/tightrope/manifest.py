@@ -67,8 +67,8 @@ class Model:
 class Content:
     """Everything the digest covers.
 
-    `task` says what the bundle is for (`name`: embedding or scoring, and its settings), `senses` how the
-    world becomes arrays, `vectors` which texts prove that it answers as it should.
+    `task` says what the bundle is for (`name`: embedding, scoring or classification, and its settings), `senses` how
+    the world becomes arrays, `vectors` which texts or pictures prove that it answers as it should.
     """
 
     task: Mapping[str, Any]
@@ -143,16 +143,33 @@ _ARTEFACT: Any = {
 }
 _TASK: Any = {"width": _POSITIVE, ...: object}
 _CONTENT: Any = {
-    "task": ({"name": {"embedding"}, "normalize": bool} | _TASK, {"name": {"scoring"}} | _TASK),
-    "senses": {
-        "kind": {"text"},
-        "tokenizer": str,
-        "wordpiece?": str,
-        "max_length": _POSITIVE,
-        "prompts": _NAMED,
-        "default_prompt": (str, NoneType),
-        ...: object,
-    },
+    "task": (
+        {"name": {"embedding"}, "normalize": bool} | _TASK,
+        {"name": {"scoring"}} | _TASK,
+        {"name": {"classification"}, "activation": {"softmax", "identity"}, "labels": [str, ...]} | _TASK,
+    ),
+    "senses": (
+        {
+            "kind": {"text"},
+            "tokenizer": str,
+            "wordpiece?": str,
+            "max_length": _POSITIVE,
+            "prompts": _NAMED,
+            "default_prompt": (str, NoneType),
+            ...: object,
+        },
+        {
+            "kind": {"image"},
+            "height": _POSITIVE,
+            "width": _POSITIVE,
+            "resize": range(2**31),
+            "colours": {"rgb", "bgr", "grey"},
+            "layout": {"nchw", "nhwc"},
+            "mean": [(int, float), ...],
+            "std": [(int, float), ...],
+            "resample": {"nearest", "bilinear", "bicubic", "box", "hamming", "lanczos"},
+        },
+    ),
     "models": [{"name": str, "inputs": _PORTS, "outputs": _PORTS, "artefacts": [_ARTEFACT, ...]}, ...],
     "recipe": str,
     "lineage": {...: object},

@@ -8,6 +8,18 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
+IMAGE = 1
+"""An image is one input, whatever its size: its latency stands under this number of tokens, which no text has."""
+
+
+def length(tokens: int) -> str:
+    """What a latency is of, in words.
+
+    >>> length(32), length(IMAGE)
+    ('32 tokens', 'an image')
+    """
+    return "an image" if tokens == IMAGE else f"{tokens} tokens"
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Interval:
@@ -21,7 +33,7 @@ class Interval:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Latency:
-    """Wall time of one text of `tokens` tokens, in seconds, over `n` calls after warm-up."""
+    """Wall time of one text of `tokens` tokens (or of an image: `IMAGE`), in seconds, over `n` calls after warm-up."""
 
     tokens: int
     n: int

@@ -11,6 +11,7 @@ import click
 from tightrope import bundle, transport, units
 from tightrope.bundle import Bundle
 from tightrope.errors import DataError, OutputError
+from tightrope.measurement import length
 
 BUNDLE = click.argument("path", metavar="BUNDLE", type=click.Path(path_type=Path))
 JSON = click.option("--json", "as_json", is_flag=True, help="Print JSON instead of text.")
@@ -98,7 +99,7 @@ def _measurement_text(found: Any) -> str:
         times = ", ".join(
             f"{name} {units.show(getattr(item, f'{name}_s'), 'seconds')}" for name in ("p50", "p95", "p99")
         )
-        lines.append(f"{item.tokens} tokens: {times} (n={item.n}){ratio}")
+        lines.append(f"{length(item.tokens)}: {times} (n={item.n}){ratio}")
     rows = {
         "throughput": (found.throughput_per_s, "rate"),
         "peak memory": (found.memory_peak_bytes, "bytes"),

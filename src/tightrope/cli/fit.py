@@ -14,7 +14,11 @@ from tightrope.plugins import import_optional
 MODEL = click.argument("model")
 OUT = click.option("--out", type=click.Path(path_type=Path), help="The bundle to write; by default MODEL.bundle here.")
 DATA = click.option(
-    "--data", type=click.Path(path_type=Path), help="Your own texts or labelled pairs (docs/guide/data.md)."
+    "--data",
+    "--images",
+    "data",
+    type=click.Path(path_type=Path),
+    help="Your own texts or labelled pairs (docs/guide/data.md), or a folder of images (docs/guide/images.md).",
 )
 FORCE = click.option("--force", is_flag=True, help="Replace the bundle that lies there, and what fit wrote beside it.")
 

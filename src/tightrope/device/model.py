@@ -1,4 +1,4 @@
-"""`tightrope.open`: a bundle with its senses and its task around it.
+"""A bundle of a text model with its senses and its task around it, as `tightrope.open` gives it.
 
 model = tightrope.open("minilm.bundle")
 model.embed(["a sentence", "another"])      # float32 [n, width], unit length
@@ -19,7 +19,7 @@ from tightrope.bundle import Artefact, Bundle, Requirements
 from tightrope.device import engine
 from tightrope.device.senses.text import Encoded, NativeTokenizer, Tokenizer, batches, clean_pair, clean_text
 from tightrope.device.session import Opener, Ragged, Session
-from tightrope.errors import BundleError, DataError, MissingExtraError
+from tightrope.errors import BundleError, DataError, MissingExtraError, UnsupportedError
 
 Floats = NDArray[np.float32]
 DEFAULT_TOKEN_BUDGET = 256
@@ -205,7 +205,8 @@ class Scorer(_Opened):
         return _checked(inputs, clean_pair)
 
 
-def _runtime(name: str) -> Opener:
+def runtime_of(name: str) -> Opener:
+    """What opens an engine's artefacts."""
     return cast(Opener, plugins.load("runtimes", name))
 
 
@@ -215,16 +216,18 @@ def open_bundle(
     threads: int = 1,
     engine: str | None = None,
     verify: bool = True,
-    runtime: Callable[[str], Opener] = _runtime,
+    runtime: Callable[[str], Opener] = runtime_of,
 ) -> Embedder | Scorer:
-    """Open a bundle for use: a folder, whose digests are verified first, or a `Bundle` that was read already.
+    """Open a bundle for text: a folder, whose digests are verified first, or a `Bundle` that was read already.
 
     `engine` picks one of the bundle's artefacts; otherwise the first that this machine can run is taken. `runtime`
     gives what opens an engine's artefacts. Raises `BundleError` for a broken bundle or one with nothing for this
-    machine, `MissingExtraError` if an engine is missing.
+    machine, `MissingExtraError` if an engine is missing, `UnsupportedError` for a bundle of images.
     """
     source = path if isinstance(path, Bundle) else bundle.read(path, verify=verify)
-    artefact, session = _open_first(source, engine, threads, runtime)
+    if source.content.task["name"] == "classification":
+        raise UnsupportedError(f"{source.path} classifies images; this is for text.", hint="Use tightrope.open(path).")
+    artefact, session = open_first(source, engine, threads, runtime)
     kind = Scorer if source.content.task["name"] == "scoring" else Embedder
     try:
         return kind(source, session, artefact)
@@ -233,9 +236,10 @@ def open_bundle(
         raise
 
 
-def _open_first(
+def open_first(
     source: Bundle, engine: str | None, threads: int, runtime: Callable[[str], Opener]
 ) -> tuple[Artefact, Session]:
+    """The first artefact of a bundle that this machine can run, and its session; raises as `open_bundle` does."""
     artefacts = source.content.models[0].artefacts
     missing: MissingExtraError | None = None
     lacking = []

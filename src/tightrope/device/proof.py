@@ -11,7 +11,8 @@ from typing import Any
 import numpy as np
 
 from tightrope.bundle import Bundle
-from tightrope.device.model import Embedder, Floats, Scorer, open_bundle
+from tightrope.device.classifier import Classifier, open_any
+from tightrope.device.model import Embedder, Floats, Scorer
 from tightrope.errors import BundleError
 
 
@@ -49,17 +50,28 @@ class Proof:
 
 def prove(source: Bundle, *, threads: int = 1, engine: str | None = None) -> Proof:
     """Open the bundle and answer its own texts. Raises `BundleError` if it holds no proof or cannot run here."""
-    inputs = texts(source)
-    with open_bundle(source, threads=threads, engine=engine) as opened:
-        return judge(source, answers(opened, inputs), opened.engine)
+    asked = texts(source)
+    with open_any(source, threads=threads, engine=engine) as opened:
+        return judge(source, answers(opened, asked), opened.engine)
 
 
 def texts(source: Bundle) -> Sequence[Any]:
-    """The texts (or pairs) whose answers are recorded. Raises `BundleError` if the bundle holds no proof."""
-    inputs: Sequence[Any] = source.content.vectors.get("inputs", ())
-    if not inputs or "expected" not in source.content.vectors or "tolerance" not in source.content.vectors:
+    """The texts (pairs, or images as bytes) whose answers are recorded.
+
+    Raises `BundleError` if the bundle holds no proof.
+    """
+    found = inputs(source)
+    if not found or "expected" not in source.content.vectors or "tolerance" not in source.content.vectors:
         raise BundleError(f"{source.path} holds no texts with expected answers.", hint="Make the bundle anew.")
-    return inputs
+    return found
+
+
+def inputs(source: Bundle) -> Sequence[Any]:
+    """What a bundle carries to be asked: texts, pairs, or images as bytes; nothing if it carries none."""
+    found: Sequence[Any] = source.content.vectors.get("inputs", ())
+    if source.content.task["name"] == "classification":
+        return [source.file(path).read_bytes() for path in found]
+    return found
 
 
 def judge(source: Bundle, found: Floats, engine: str) -> Proof:
@@ -83,11 +95,13 @@ def within(source: Bundle, agreement: Agreement) -> bool:
     return agreement.cosine_min >= tolerance
 
 
-def answers(opened: Embedder | Scorer, inputs: Sequence[Any]) -> Floats:
-    """What an opened bundle says to texts or pairs, one at a time, so that no batch has a say: float32 [n, width]."""
+def answers(opened: Embedder | Scorer | Classifier, asked: Sequence[Any]) -> Floats:
+    """What an opened bundle says to its inputs, one at a time, so that no batch has a say: float32 [n, width]."""
+    if isinstance(opened, Classifier):
+        return opened.logits(asked)
     if isinstance(opened, Scorer):
-        return np.concatenate([opened.score([tuple(pair)]).reshape(1, -1) for pair in inputs])
-    return np.concatenate([opened.embed([text]) for text in inputs])
+        return np.concatenate([opened.score([tuple(pair)]).reshape(1, -1) for pair in asked])
+    return np.concatenate([opened.embed([text]) for text in asked])
 
 
 def recorded(source: Bundle, name: str) -> Floats | None:

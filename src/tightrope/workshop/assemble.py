@@ -18,16 +18,23 @@ from tightrope.recipe import Recipe
 from tightrope.workshop.benches.answering import LIMIT_S, open_on_bench
 from tightrope.workshop.convert.native import packed_tokenizer
 from tightrope.workshop.converted import Converted
-from tightrope.workshop.model import Model
+from tightrope.workshop.model import Model, TextSenses
 from tightrope.workshop.verify.answers import one_by_one
 
-TOLERANCE = {"embedding": 0.999, "scoring": 0.05}
-"""How far a device may be from the answers recorded here: least cosine of a vector, largest difference of a score."""
+TOLERANCE = {"embedding": 0.999, "scoring": 0.05, "classification": 0.99}
+"""How far a device may be from the answers recorded here: least cosine of a vector or of logits, largest difference of
+a score."""
+
+
+MODEL_NAMES = {"embedding": "encoder", "scoring": "encoder", "classification": "classifier"}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Vectors:
-    """Texts (or pairs) whose answers go into the bundle, and the answers of the fp32 original to them, if known."""
+    """Texts (pairs, or images as bytes of arrays) whose answers go into the bundle.
+
+    `original`: the answers of the fp32 original to them, if known.
+    """
 
     inputs: Sequence[Any]
     original: Floats | None = None
@@ -78,12 +85,31 @@ def assemble_unopened(
 
 def _vectors(model: Model, vectors: Vectors, writer: Writer) -> dict[str, Any]:
     recorded: dict[str, Any] = {
-        "inputs": [list(item) if isinstance(item, tuple) else item for item in vectors.inputs],
+        "inputs": [_input(item, writer) for item in vectors.inputs],
         "tolerance": TOLERANCE[model.task.name],
     }
     if vectors.original is not None:
         recorded["original"] = writer.add(_npy(vectors.original), "npy")
     return recorded
+
+
+def _input(item: Any, writer: Writer) -> Any:
+    """An input as the manifest holds it; an image is a file of its own."""
+    if isinstance(item, bytes):
+        return writer.add(item, "npy")
+    return list(item) if isinstance(item, tuple) else item
+
+
+def _senses(model: Model, converted: Converted, artefact: Artefact, writer: Writer) -> dict[str, Any]:
+    """The senses as the manifest holds them, and the tokenizer's files where there is one."""
+    if not isinstance(model.senses, TextSenses):
+        return model.senses.to_json()
+    senses = model.senses.to_json() | {"tokenizer": writer.add(model.senses.tokenizer, "json")}
+    if converted.tokenizer is not None:
+        senses["wordpiece"] = artefact.files[converted.tokenizer]
+    elif (packed := packed_tokenizer(model.senses.tokenizer)) is not None:
+        senses["wordpiece"] = writer.add(packed, "tightrope")
+    return senses
 
 
 def _content(model: Model, converted: Converted, origin: Origin, writer: Writer) -> Content:
@@ -94,16 +120,16 @@ def _content(model: Model, converted: Converted, origin: Origin, writer: Writer)
         settings=converted.settings,
         requires=converted.requires,
     )
-    senses = model.senses.to_json() | {"tokenizer": writer.add(model.senses.tokenizer, "json")}
-    if converted.tokenizer is not None:
-        senses["wordpiece"] = artefact.files[converted.tokenizer]
-    elif (packed := packed_tokenizer(model.senses.tokenizer)) is not None:
-        senses["wordpiece"] = writer.add(packed, "tightrope")
     return Content(
         task=model.task.to_json(),
-        senses=senses,
+        senses=_senses(model, converted, artefact, writer),
         models=(
-            BundleModel(name="encoder", inputs=converted.inputs, outputs=converted.outputs, artefacts=(artefact,)),
+            BundleModel(
+                name=MODEL_NAMES[model.task.name],
+                inputs=converted.inputs,
+                outputs=converted.outputs,
+                artefacts=(artefact,),
+            ),
         ),
         recipe=str(origin.recipe),
         lineage=_lineage(model, converted, origin),

@@ -9,7 +9,7 @@ from tightrope.device.meter.received import cache_folder
 from tightrope.errors import SourceError, TightropeError
 from tightrope.plugins import load as plugin
 from tightrope.workshop import languages
-from tightrope.workshop.model import Model
+from tightrope.workshop.model import Model, TextSenses
 from tightrope.workshop.sources import folder
 
 
@@ -34,13 +34,14 @@ def load(source: str) -> Model:
 
 
 def languages_of(source: str, model: Model | None = None) -> tuple[str, ...]:
-    """The languages a model knows (`en`, `zh`): as its alias says, else guessed from its vocabulary.
+    """The languages a model knows (`en`, `zh`): as its alias says, else guessed from its vocabulary; none of images.
 
     `model`: what `load(source)` gave, if it is at hand. Raises as `load` does.
     """
     if source in aliases() and not _exists(source):
         return tuple(aliases()[source]["languages"])
-    return languages.guess((model or load(source)).senses.tokenizer)
+    senses = (model or load(source)).senses
+    return languages.guess(senses.tokenizer) if isinstance(senses, TextSenses) else ()
 
 
 def _load_one(place: str) -> Model:

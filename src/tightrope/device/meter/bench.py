@@ -27,6 +27,7 @@ from tightrope.device.meter.pipes import CHUNK_BYTES, Incoming, Late, Outgoing
 from tightrope.device.meter.protocol import Message, take
 from tightrope.errors import BenchError
 
+_ANSWERING = {"images": "classify", "pairs": "score", "texts": "embed"}
 LOCAL = (sys.executable, "-m", "tightrope.device.meter.worker")
 MOST_STRAY_LINES = 100
 """What a login shell may print before the worker answers for the first time."""
@@ -126,10 +127,12 @@ class Bench:
 
     def answers(self, inputs: Sequence[Any], prompt: str | None = None) -> tuple[NDArray[np.float32], float]:
         """The answers to texts (or pairs), float32 [n, width], and the seconds they took the worker."""
-        fields: dict[str, Any] = {"pairs": inputs} if isinstance(inputs[0], tuple | list) else {"texts": inputs}
+        first = inputs[0]
+        kind = "images" if isinstance(first, bytes) else "pairs" if isinstance(first, tuple | list) else "texts"
+        fields: dict[str, Any] = {kind: inputs}
         if prompt is not None:
             fields["prompt"] = prompt
-        answer, data = self.request("score" if "pairs" in fields else "embed", fields)
+        answer, data = self.request(_ANSWERING[kind], fields)
         rows, columns = take(answer, "rows", int), take(answer, "columns", int)
         if rows != len(inputs) or rows * columns * 4 != len(data):
             self._end()

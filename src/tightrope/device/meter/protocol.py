@@ -8,6 +8,7 @@ limit what they accept, because the other side may be broken, or something else 
 in docs/guide/measuring.md.
 """
 
+import base64
 import json
 from collections.abc import Mapping
 from typing import Any, Protocol
@@ -21,6 +22,21 @@ PIECE_BYTES = 4_000_000
 """Files are sent in pieces of this size, each answered, so that a deadline is about a piece."""
 
 Message = dict[str, Any]
+
+
+def _image(item: object) -> dict[str, str]:
+    """An image as JSON holds it."""
+    if not isinstance(item, bytes):
+        raise TypeError(f"{type(item).__name__} cannot be sent")
+    return {"image": base64.b64encode(item).decode()}
+
+
+def image(item: Mapping[str, Any]) -> bytes:
+    """An image out of a message. Raises `BenchError` for anything else."""
+    try:
+        return base64.b64decode(take(item, "image", str), validate=True)
+    except ValueError as error:
+        raise BenchError(f"Something that is no image was sent: {error}.", hint=_HINT) from error
 
 
 class Source(Protocol):
@@ -40,7 +56,7 @@ class Sink(Protocol):
 def write(sink: Sink, message: Mapping[str, Any], payload: bytes = b"") -> None:
     """Send one message. Lone surrogates survive: the line is ASCII."""
     head = {**message, "payload": len(payload)} if payload else message
-    line = json.dumps(head, separators=(",", ":"), allow_nan=False).encode() + b"\n"
+    line = json.dumps(head, separators=(",", ":"), allow_nan=False, default=_image).encode() + b"\n"
     if len(line) > MAX_LINE_BYTES:
         raise BenchError(f"A message of {len(line):,} bytes is too long.", hint="Send fewer texts at a time.")
     sink.write(line + payload)

@@ -18,13 +18,14 @@ from typing import Any, Self
 
 from tightrope import bundle
 from tightrope.bundle import Bundle
+from tightrope.device import proof
 from tightrope.device.meter import interleave
 from tightrope.device.meter.clock import now
 from tightrope.device.meter.interleave import Contest, Rounds
 from tightrope.device.meter.opened import Opened
 from tightrope.device.meter.protocol import Message, take
 from tightrope.errors import BenchError, DataError
-from tightrope.measurement import Conditions, Latency, Measurement
+from tightrope.measurement import IMAGE, Conditions, Latency, Measurement
 
 THROUGHPUT_SHARE = 0.15
 ENERGY_SHARE = 0.1
@@ -129,6 +130,8 @@ class Subject:
 
     def text(self, tokens: int) -> Any:
         """An input of exactly so many tokens by this bundle's tokenizer, or `None` if it takes no such length."""
+        if isinstance(self._texts[0], bytes):
+            return self._texts[0]
         if tokens not in self._composed:
             words = [item if isinstance(item, str) else " ".join(item) for item in self._texts]
             self._composed[tokens] = self._bench.request("compose", {"texts": words, "tokens": tokens})[0].get("input")
@@ -239,9 +242,10 @@ def measure_bundle(
     threads: int = 1,
 ) -> Measurement:
     """Measure a bundle with the texts that it carries as its proof; `against` is a bundle of the original."""
-    texts = source.content.vectors.get("inputs")
-    if not texts:
+    if not (texts := proof.inputs(source)):
         raise DataError(f"{source.path} carries no texts to measure with.", hint="Make the bundle anew.")
+    if source.content.task["name"] == "classification":
+        lengths = (IMAGE,)
     plan, place = Plan(lengths=lengths, seconds=seconds, threads=threads), Place(command=bench)
     if against is None:
         return measure(source, texts, plan, place)
@@ -266,7 +270,7 @@ def _inputs(source: Bundle, texts: Sequence[Any], most: int) -> list[Any]:
     items = [tuple(text) if isinstance(text, list) else text for text in texts]
     if source.content.task["name"] == "scoring":
         items = [item if isinstance(item, tuple) else (item, items[index - 1]) for index, item in enumerate(items)]
-    sizes = [len(item) if isinstance(item, str) else sum(map(len, item)) for item in items]
+    sizes = [len(item) if isinstance(item, str | bytes) else sum(map(len, item)) for item in items]
     return [items[position] for position in interleave.spread(sizes, most)]
 
 

@@ -35,9 +35,9 @@ MOST_SECONDS = 3600.0
 
 
 def _open_bundle(path: str, threads: int, engine: str | None) -> Any:
-    from tightrope.device.model import open_bundle
+    from tightrope.device.classifier import open_any
 
-    return open_bundle(path, threads=threads, engine=engine)
+    return open_any(path, threads=threads, engine=engine)
 
 
 class Worker:
@@ -107,7 +107,7 @@ class Worker:
         before, pinned = memory.read(), machine.pin(cores)
         os.environ.update(dict.fromkeys(_THREADS, str(threads)))
         started = now()
-        import_module("tightrope.device.model")  # numpy and the tokenizers: part of what a cold start costs
+        import_module("tightrope.device.classifier")  # numpy and the tokenizers: part of what a cold start costs
 
         imported = now()
         self._model = self._opener(path, threads, take(request, "engine", str, None))
@@ -119,7 +119,7 @@ class Worker:
             "engine": self._model.engine,
             "engine_version": _version(self._model.engine),
             "task": content.task["name"],
-            "max_length": content.senses["max_length"],
+            "max_length": content.senses.get("max_length"),
             "digest": self._model.bundle.digest,
             "size_bytes": self._model.bundle.size_bytes,
             "import_s": imported - started,
@@ -137,6 +137,10 @@ class Worker:
         """Scores of pairs, float32 little-endian, row by row."""
         return self._rows(_inputs(request, "pairs"))
 
+    def classify(self, request: Mapping[str, Any], _payload: bytes) -> Reply:
+        """Logits of images, float32 little-endian, row by row."""
+        return self._rows(_inputs(request, "images"))
+
     def executed(self, request: Mapping[str, Any], _payload: bytes) -> Reply:
         """The share of multiply-adds by precision for one input, and each layer's, as the engine tells it, or null."""
         from tightrope import plugins
@@ -145,8 +149,11 @@ class Worker:
         artefact = next(item for item in model.bundle.content.models[0].artefacts if item.engine == model.engine)
         files = {role: model.bundle.file(path) for role, path in artefact.files.items()}
         first = _inputs(request, "inputs")[0]
-        met = first if isinstance(first, tuple) else _prompt(model) + first
-        feeds = model.feeds(model.tokenizer.encode([met]))
+        if isinstance(first, bytes):
+            feeds = model.feeds(first)
+        else:
+            met = first if isinstance(first, tuple) else _prompt(model) + first
+            feeds = model.feeds(model.tokenizer.encode([met]))
         found = plugins.load("runtimes", model.engine).executed(files, artefact.settings, feeds)
         if found is None:
             return {"share": None, "layers": None}, b""
@@ -241,12 +248,14 @@ class Worker:
         return self._model
 
     def _call(self, inputs: list[Any], prompt: str | None = None) -> Callable[[], Any]:
-        """What answers the inputs. Pairs go to `score`, texts to `embed`."""
+        """What answers the inputs. Pairs go to `score`, texts to `embed`; of images, brought to size before, logits."""
         model = self._opened()
-        verb = "score" if isinstance(inputs[0], tuple) else "embed"
+        verb = "logits" if isinstance(inputs[0], bytes) else "score" if isinstance(inputs[0], tuple) else "embed"
         if not hasattr(model, verb):
-            kind = "pairs" if verb == "embed" else "texts"
+            kind = next(kind for known, kind in _KINDS.items() if hasattr(model, known))
             raise BenchError(f"This bundle cannot {verb}.", hint=f"Give it {kind}.")
+        if verb == "logits":
+            inputs = [model.senses.sized(image) for image in inputs]
         function = getattr(model, verb)
         return lambda: function(inputs) if prompt is None else function(inputs, prompt=prompt)
 
@@ -273,6 +282,7 @@ VERBS: dict[str, Callable[[Worker, Mapping[str, Any], bytes], Reply]] = {
     "open": Worker.open,
     "embed": Worker.embed,
     "score": Worker.score,
+    "classify": Worker.classify,
     "executed": Worker.executed,
     "compose": Worker.compose,
     "time": Worker.time,
@@ -284,6 +294,10 @@ VERBS: dict[str, Callable[[Worker, Mapping[str, Any], bytes], Reply]] = {
     "close": Worker.close,
     "bye": Worker.bye,
 }
+
+
+_KINDS = {"score": "pairs", "logits": "images", "embed": "texts"}
+"""What each way of asking an open bundle takes."""
 
 
 def _timed(call: Callable[[], Any]) -> float:
@@ -318,11 +332,17 @@ def _cores(request: Mapping[str, Any], threads: int) -> tuple[int, ...]:
 
 
 def _inputs(request: Mapping[str, Any], name: str) -> list[Any]:
-    """Texts, or pairs of texts as tuples."""
+    """Texts, pairs of texts as tuples, or images as bytes."""
     items = take(request, name, list)
     if not items:
         raise BenchError(f"There is nothing in {name!r}.", hint="Give one input at least.")
-    return [tuple(item) if isinstance(item, list) else item for item in items]
+    return [_input(item) for item in items]
+
+
+def _input(item: Any) -> Any:
+    if isinstance(item, dict):
+        return protocol.image(item)
+    return tuple(item) if isinstance(item, list) else item
 
 
 def _seconds(request: Mapping[str, Any], name: str) -> float:

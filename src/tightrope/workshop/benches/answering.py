@@ -20,11 +20,15 @@ LIMIT_S = 120.0
 """So many answers at once may take longer than the plan's single measurement."""
 
 
-def open_on_bench(made: Bundle, place: Place, plan: Plan, limit_s: float = LIMIT_S) -> "BenchEmbedder | BenchScorer":
+def open_on_bench(
+    made: Bundle, place: Place, plan: Plan, limit_s: float = LIMIT_S
+) -> "BenchEmbedder | BenchScorer | BenchClassifier":
     """Open a bundle on a bench for answering; `limit_s` is how long one request may take.
 
     Raises `BenchError` if the bench fails, or the worker's own error.
     """
+    if made.content.task["name"] == "classification":
+        return BenchClassifier(made, place, plan, limit_s)
     return (BenchScorer if made.content.task["name"] == "scoring" else BenchEmbedder)(made, place, plan, limit_s)
 
 
@@ -33,8 +37,9 @@ class _OnBench:
 
     def __init__(self, made: Bundle, place: Place, plan: Plan, limit_s: float) -> None:
         senses = made.content.senses
-        self._prompts: dict[str, str] = dict(senses["prompts"])
-        self._tokenizer = Tokenizer(made.file(senses["tokenizer"]), int(senses["max_length"]))
+        self._prompts: dict[str, str] = dict(senses.get("prompts", {}))
+        reads = senses["kind"] == "text"
+        self._tokenizer = Tokenizer(made.file(senses["tokenizer"]), int(senses["max_length"])) if reads else None
         self._bench = Bench(place.command, limit_s=limit_s)
         self.truncated = 0
         """How many texts so far were longer than the model's limit, and were cut."""
@@ -62,7 +67,8 @@ class _OnBench:
         return None if share is None else {str(name): float(value) for name, value in share.items()}, named
 
     def _answers(self, inputs: Sequence[Any], prompt: str | None = None) -> Floats:
-        self.truncated += self._tokenizer.encode(inputs).truncated
+        if self._tokenizer is not None:
+            self.truncated += self._tokenizer.encode(inputs).truncated
         return np.concatenate([self._bench.answers(part, prompt)[0] for part in _parts(inputs)])
 
 
@@ -71,7 +77,7 @@ def _parts(inputs: Sequence[Any]) -> Iterator[list[Any]]:
     part: list[Any] = []
     room = CHARACTERS_PER_REQUEST
     for item in inputs:
-        size = len(item) if isinstance(item, str) else sum(map(len, item))
+        size = len(item) if isinstance(item, str | bytes) else sum(map(len, item))
         if part and (len(part) == INPUTS_PER_REQUEST or size > room):
             yield part
             part, room = [], CHARACTERS_PER_REQUEST
@@ -101,3 +107,11 @@ class BenchScorer(_OnBench):
         """Scores of the pairs, float32 [n], or [n, labels]."""
         rows = self._answers(list(pairs))
         return rows[:, 0] if rows.ndim == 2 and rows.shape[1] == 1 else rows
+
+
+class BenchClassifier(_OnBench):
+    """Images to logits, on a bench."""
+
+    def logits(self, images: Sequence[bytes]) -> Floats:
+        """Logits of the images, float32 [n, classes]."""
+        return self._answers(images)

@@ -155,7 +155,7 @@ class _Expansion:
         grid = [f"{name}.scale", f"{name}.zero"]
         codes = f"{name}.codes"
         self._nodes.append(helper.make_node("QuantizeLinear", [source, *grid], [codes], name=codes))
-        self._nodes.append(helper.make_node("DequantizeLinear", [codes, *grid], [name], name=name))
+        self._nodes.append(helper.make_node("DequantizeLinear", [codes, *grid], [name], name=f"{name}.restored"))
         return name
 
 

@@ -2,25 +2,28 @@
 
 .txt                text, one a line
 .tsv .csv .jsonl    texts, or pairs with a score or a label (see `tables`)
-a folder            a retrieval collection: documents, queries, judgements (see `collections`)
+a folder            a retrieval collection: documents, queries, judgements (see `collections`);
+                    for a model of images, these and their labels (see `images`)
 """
 
 from pathlib import Path
 from typing import Literal
 
 from tightrope.errors import DataError
-from tightrope.samples import LabelledPairs, Retrieval, ScoredPairs, Texts
+from tightrope.samples import LabelledImages, LabelledPairs, Retrieval, ScoredPairs, Texts
 from tightrope.workshop.data.collections import is_judgements_of_collection, read_collection
-from tightrope.workshop.data.split import split
+from tightrope.workshop.data.images import read_images
+from tightrope.workshop.data.split import split, split_images
 from tightrope.workshop.data.tables import SUFFIXES, read_table
 
-__all__ = ["AnySamples", "Kind", "read", "split"]
+__all__ = ["AnySamples", "Kind", "TextSamples", "read", "read_images", "split", "split_images"]
 
-AnySamples = Texts | ScoredPairs | LabelledPairs | Retrieval
+TextSamples = Texts | ScoredPairs | LabelledPairs | Retrieval
+AnySamples = TextSamples | LabelledImages
 Kind = Literal["texts", "sts", "pairs", "retrieval"]
 
 
-def read(path: Path | str, kind: Kind | None = None) -> AnySamples:
+def read(path: Path | str, kind: Kind | None = None) -> TextSamples:
     """Read a file or folder; what it holds is recognised unless `kind` says it.
 
     Raises `DataError` with the line for columns that are missing, an empty file, bytes that are not UTF-8, NUL,

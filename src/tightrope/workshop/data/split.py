@@ -8,7 +8,7 @@ from typing import TypeVar
 import numpy as np
 
 from tightrope.errors import DataError
-from tightrope.samples import LabelledPairs, Retrieval, ScoredPairs, TextPair, Texts
+from tightrope.samples import LabelledImages, LabelledPairs, Retrieval, ScoredPairs, TextPair, Texts
 
 S = TypeVar("S", bound=Texts | ScoredPairs | LabelledPairs | Retrieval)
 L = TypeVar("L", bound=Texts | ScoredPairs | LabelledPairs)
@@ -17,6 +17,8 @@ LARGEST_GROUP = 0.6
 """A group of pairs that share texts is cut apart when it holds more than this share of all pairs."""
 
 ATTEMPTS = 20
+MOST_CALIBRATING = 256
+"""Images to calibrate by; of more, the others help to choose."""
 
 
 def split(samples: S, seed: int = 0) -> tuple[S, S]:
@@ -42,6 +44,37 @@ def split(samples: S, seed: int = 0) -> tuple[S, S]:
         if all(_judgeable(half) for half in halves):
             return halves[0], halves[1]
     raise _too_few(f"{len(samples.pairs)} pairs")
+
+
+LEAST_IMAGES = 12
+
+
+def split_images(samples: LabelledImages, seed: int = 0) -> tuple[LabelledImages, LabelledImages, LabelledImages]:
+    """Cut images in three: to calibrate by (a quarter, 256 at most), to choose by, to quote (a half); by seed.
+
+    Each class is dealt out by itself, so that every part has as even a share of it as there are images; none is in two
+    parts.
+    """
+    _check(len(samples.labels) >= LEAST_IMAGES, f"{len(samples.labels)} images")
+    generator = np.random.default_rng(seed)
+    labels = np.array(samples.labels)
+    classes = generator.permutation(np.unique(labels))
+    order = np.concatenate([generator.permutation(np.flatnonzero(labels == label)) for label in classes])
+    quoted, seen = order[0::2], order[1::2]
+    every = max(2, -(-len(seen) // MOST_CALIBRATING))
+    first = np.zeros(len(seen), bool)
+    first[::every] = True
+    parts = (seen[first], seen[~first], quoted)
+    return _images(samples, parts[0]), _images(samples, parts[1]), _images(samples, parts[2])
+
+
+def _images(samples: LabelledImages, places: np.ndarray[tuple[int, ...], np.dtype[np.int64]]) -> LabelledImages:
+    chosen = sorted(places.tolist())
+    return LabelledImages(
+        paths=tuple(samples.paths[place] for place in chosen),
+        digests=tuple(samples.digests[place] for place in chosen),
+        labels=tuple(samples.labels[place] for place in chosen),
+    )
 
 
 def _too_few(what: str) -> DataError:

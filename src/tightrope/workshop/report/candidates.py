@@ -3,6 +3,7 @@
 import math
 
 from tightrope import units
+from tightrope.measurement import IMAGE
 from tightrope.workshop.report import figures
 from tightrope.workshop.report.markup import Markup, join, tag
 from tightrope.workshop.search.trial import Run, Trial
@@ -53,7 +54,10 @@ def candidates(run: Run) -> Markup:
 
 def _length(run: Run) -> str:
     latency = figures.middle(run.baseline.measurement)
-    return f"Latency is p50 of one text of {latency.tokens} tokens." if latency else ""
+    if latency is None:
+        return ""
+    what = "one image" if latency.tokens == IMAGE else f"one text of {latency.tokens} tokens"
+    return f"Latency is p50 of {what}."
 
 
 def _controls(run: Run) -> Markup:

@@ -4,7 +4,7 @@ import math
 from typing import Any
 
 from tightrope import units
-from tightrope.measurement import Interval
+from tightrope.measurement import Interval, length
 from tightrope.workshop.report import figures
 from tightrope.workshop.search.trial import Run, Trial
 
@@ -31,8 +31,8 @@ def _axes(run: Run) -> list[dict[str, str]]:
     lengths = sorted({latency.tokens for trial in (*run.trials, run.baseline) for latency in _all(trial)})
     return [
         {"name": "loss", "label": "quality loss", "dimension": "fraction"},
-        *({"name": f"latency{n}", "label": f"latency p50, {n} tokens", "dimension": "seconds"} for n in lengths),
-        *({"name": f"speedup{n}", "label": f"speedup, {n} tokens", "dimension": "ratio"} for n in lengths),
+        *({"name": f"latency{n}", "label": f"latency p50, {length(n)}", "dimension": "seconds"} for n in lengths),
+        *({"name": f"speedup{n}", "label": f"speedup, {length(n)}", "dimension": "ratio"} for n in lengths),
         {"name": "memory", "label": "peak memory", "dimension": "bytes"},
         {"name": "size", "label": "size on disk", "dimension": "bytes"},
         {"name": "throughput", "label": "throughput, mixed lengths", "dimension": "rate"},

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from tightrope import units
 from tightrope.budget import DEFAULT_TOKENS, Budget
 from tightrope.errors import BudgetError
-from tightrope.measurement import Conditions, Interval, Latency, Measurement, Quality
+from tightrope.measurement import Conditions, Interval, Latency, Measurement, Quality, length
 from tightrope.workshop.search.trial import Run, Trial
 
 UNMEASURED = "not measured"
@@ -170,7 +170,7 @@ def _row(name: str, old: float | None, new: float | None, dimension: str) -> Row
 
 def _latency_row(tokens: int, old: Measurement | None, new: Measurement | None) -> Row:
     before, after = (item.latency(tokens) if item else None for item in (old, new))
-    name = f"latency p50, {tokens} tokens"
+    name = f"latency p50, {length(tokens)}"
     if after and after.speedup:
         change = f"{show_interval(after.speedup, 'ratio')} speed"
         gain = True if after.speedup.low > 1 else False if after.speedup.high < 1 else None

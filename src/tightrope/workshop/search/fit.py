@@ -15,17 +15,17 @@ from tightrope.budget import DEFAULT_TOKENS, Budget, Limit, Metric
 from tightrope.bundle import Bundle
 from tightrope.device.meter.run import Place, Plan
 from tightrope.errors import BenchError, BudgetError, DataError, MissingExtraError, TightropeError, UnsupportedError
-from tightrope.measurement import Parity, Quality
+from tightrope.measurement import IMAGE, Parity, Quality
 from tightrope.recipe import Recipe
 from tightrope.target import Target
 from tightrope.workshop import cache
 from tightrope.workshop.converted import takes
 from tightrope.workshop.load import languages_of, load
-from tightrope.workshop.model import Model
+from tightrope.workshop.model import Model, TextSenses
 from tightrope.workshop.search import acceptance, frontier, space
 from tightrope.workshop.search.explore import Explorer
 from tightrope.workshop.search.laboratory import Laboratory
-from tightrope.workshop.search.question import ask_about
+from tightrope.workshop.search.question import ask
 from tightrope.workshop.search.trial import Run, Trial
 from tightrope.workshop.search.watcher import Unwatched, Watcher
 
@@ -53,8 +53,8 @@ class Settings:
 
     `seconds`: the time limit of the whole. `engines`: which to try, by default all that are installed. `bench`: a
     command that starts a bench elsewhere; `target`: what device it is, which limits engines, threads and memory.
-    `data`, `report_data`: files of the task, to search by and to quote; `judge`: the user's own `module:function`.
-    `recipes`: try exactly these.
+    `data`, `report_data`: files (or folders of images) of the task, to search by and to quote; `judge`: the user's own
+    `module:function`. `recipes`: try exactly these.
     """
 
     data: Path | str | None = None
@@ -141,8 +141,8 @@ class _Fit:
     def run(self) -> Result:
         self.watcher.stage(f"loading {self.source}")
         model = load(self.source)
-        question = ask_about(
-            languages_of(self.source, model), self.settings.data, self.settings.report_data, self.settings.judge
+        question = ask(
+            model, languages_of(self.source, model), self.settings.data, self.settings.report_data, self.settings.judge
         )
         laboratory = Laboratory.of(
             self.source,
@@ -165,6 +165,10 @@ class _Fit:
 
     def _lengths(self, model: Model) -> tuple[int, ...]:
         """The lengths of text to time: the usual ones that the model takes, and those of the budget."""
+        if not isinstance(model.senses, TextSenses):
+            if any(tokens != DEFAULT_TOKENS for tokens in self.budget.tokens):
+                raise BudgetError("The budget asks for a length of text; the model takes images.", hint="Leave it out.")
+            return (IMAGE,)
         most = model.senses.max_length
         if self.budget.tokens and self.budget.tokens[-1] > most:
             raise BudgetError(
@@ -197,7 +201,7 @@ class _Fit:
         if self.settings.recipes:
             explorer.explore(self.settings.recipes, ())
         else:
-            explorer.explore(space.openers(engines), space.others(laboratory.model, engines))
+            explorer.explore(space.first(laboratory.model, engines), space.others(laboratory.model, engines))
         return explorer
 
     # The end -----------------------------------------------------------------------------------------

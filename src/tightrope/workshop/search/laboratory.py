@@ -19,7 +19,7 @@ from tightrope import __version__, bundle, plugins
 from tightrope.bundle import Bundle
 from tightrope.device.machine import this_machine
 from tightrope.device.meter.run import Place, Plan, Subject, measure
-from tightrope.device.proof import recorded
+from tightrope.device.proof import inputs, recorded
 from tightrope.errors import BenchError, TightropeError
 from tightrope.measurement import Measurement, Parity, Quality
 from tightrope.recipe import Recipe
@@ -29,7 +29,7 @@ from tightrope.workshop.benches.answering import open_on_bench
 from tightrope.workshop.benches.converting import Converters
 from tightrope.workshop.compress import apply_step, read_digest
 from tightrope.workshop.converted import Converted, convert
-from tightrope.workshop.model import Model
+from tightrope.workshop.model import Model, TextSenses
 from tightrope.workshop.observe import Observer
 from tightrope.workshop.search import blas
 from tightrope.workshop.search.question import Given, Part, Question, spread
@@ -98,7 +98,8 @@ class Laboratory:
     def of(source: str, model: Model, question: Question, **settings: Any) -> "Laboratory":
         """A laboratory that calibrates on the question's seen half; `settings` are its other fields."""
         inputs = question.calibration(model)
-        observer = Observer(model, inputs) if model.task.name == "embedding" else Observer(model, (), inputs)
+        kind = {"embedding": "texts", "scoring": "pairs", "classification": "images"}[model.task.name]
+        observer = Observer(model, **{"texts": (), kind: inputs})
         defaults: dict[str, Any] = {"place": Place(), "plan": Plan(), "target": "any"}
         return Laboratory(source=source, model=model, question=question, observer=observer, **(defaults | settings))
 
@@ -179,11 +180,10 @@ class Laboratory:
 
     def _covered(self, model: Model) -> dict[str, Any]:
         """How much of the texts for the report a cut vocabulary still covers; empty if none was cut."""
-        if model.senses.tokenizer == self.model.senses.tokenizer:
+        before, after = self.model.senses, model.senses
+        if before == after or not (isinstance(before, TextSenses) and isinstance(after, TextSenses)):
             return {}
-        found = plugins.load("passes", "vocab").coverage(
-            self.model.senses, model.senses, self.question.report.samples.texts
-        )
+        found = plugins.load("passes", "vocab").coverage(before, after, self.question.report.samples.texts)
         return {"coverage": {"texts": found.covered_texts, "tokens": found.covered_tokens, "of": found.texts}}
 
     def _vectors(self) -> Vectors:
@@ -214,7 +214,7 @@ class Laboratory:
             reused=reused,
         )
         if trial.parity is not None and trial.parity.cosine_mean < FAITHLESS:
-            where = first_divergence(self._compressed(recipe), self.model, made.content.vectors["inputs"][::4])
+            where = first_divergence(self._compressed(recipe), self.model, inputs(made)[::4])
             trial = replace(trial, parity=replace(trial.parity, diverges_at=where))
         elif trial.parity is not None:
             quality, close, known = self.quality(made, self.question.seen)
@@ -311,11 +311,15 @@ class Laboratory:
         """What ran in which precision, as the bench's engine tells it for one of the bundle's own texts."""
         try:
             with open_on_bench(made, self.place, self.plan, self._limit_s(self.plan.limit_s)) as opened:
-                return opened.executed(made.content.vectors["inputs"][-1])
+                return opened.executed(inputs(made)[-1])
         except BenchError:
             return None, {}  # an older worker does not know the question
 
-    def _texts(self) -> list[str]:
+    def _texts(self) -> list[Any]:
+        """What memory, throughput and latency are measured with; pictures of the right size, so that no file is
+        decoded on the way."""
+        if self.question.calibrating is not None:
+            return self.question.proof(self.model)
         texts = spread(self.question.seen.samples.texts, MEASURED_TEXTS)
         return [text[:LONGEST_MEASURED] for text in texts]
 

@@ -1,7 +1,8 @@
 """The question that every candidate is asked: which samples the search sees, which the report quotes, and how to judge.
 
 Without data these are the two halves of the built-in texts in the languages that the model knows. With a file it is
-cut in two, or a second file is given to quote. Calibration texts come from the seen half alone.
+cut in two, or a second file is given to quote. Calibration texts come from the seen half alone. A folder of images is
+cut in three, for images that a model was calibrated on are easier for it than others.
 """
 
 import hashlib
@@ -10,14 +11,16 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from tightrope.device.senses.image import ImageSenses, packed
 from tightrope.errors import DataError
 from tightrope.measurement import Quality
-from tightrope.samples import Texts
+from tightrope.samples import LabelledImages, Texts
 from tightrope.workshop import languages
-from tightrope.workshop.data import AnySamples, read, split
-from tightrope.workshop.model import Model
+from tightrope.workshop.data import AnySamples, read, read_images, split, split_images
+from tightrope.workshop.model import Model, text_senses
+from tightrope.workshop.pictures import pictures
 from tightrope.workshop.texts import default_texts
-from tightrope.workshop.verify.answers import Answers, Embeds, Scores, answers_of, pairs_of
+from tightrope.workshop.verify.answers import Answers, Asked, answers_of, pairs_of
 from tightrope.workshop.verify.judges import Judge, figures, judge_by, load_judge
 from tightrope.workshop.verify.quality import judge
 from tightrope.workshop.verify.ranks import Doubles
@@ -27,6 +30,9 @@ CALIBRATION = 256
 
 PROVING = 16
 """Texts (or pairs) whose answers are recorded in the bundle."""
+
+PICTURES = 8
+"""The same of pictures, which are larger."""
 
 Given = Answers | Doubles
 """What a model gave: answers to samples, or the figures of a user's judge."""
@@ -55,8 +61,10 @@ class Question:
     report: Part
     judge_name: str | None = None
     judge: Judge | None = None
+    calibrating: LabelledImages | None = None
+    """Of images, those that a model is calibrated on; of texts they come from the seen half."""
 
-    def ask(self, model: Embeds | Scores, part: Part) -> Given:
+    def ask(self, model: Asked, part: Part) -> Given:
         """What a model gives for one half."""
         if self.judge is not None:
             return figures(self.judge, model, name=self.judge_name or "judge")
@@ -70,13 +78,19 @@ class Question:
         return judge_by(given, original, name=self.judge_name or "judge")
 
     def calibration(self, model: Model) -> list[Any]:
-        """Texts for an embedding model, pairs for a scoring one, from the seen half."""
+        """Texts for an embedding model, pairs for a scoring one, from the seen half; images as bytes."""
+        if self.calibrating is not None:
+            return list(self.calibrating.images)
         inputs = pairs_of(self.seen.samples) if model.task.name == "scoring" else list(self.seen.samples.texts)
         return spread(inputs, CALIBRATION)
 
     def proof(self, model: Model) -> list[Any]:
-        """Inputs of many lengths for the bundle's own proof: built-in texts, never the user's data."""
-        chosen = spread(sorted(default_texts(languages.guess(model.senses.tokenizer), "report"), key=len), PROVING)
+        """Inputs of many lengths for the bundle's own proof: built-in texts or pictures, never the user's data."""
+        if isinstance(model.senses, ImageSenses):
+            size = (model.senses.height, model.senses.width, model.senses.channels)
+            return [packed(pixels) for pixels in pictures(*size, PICTURES)]
+        tokenizer = text_senses(model).tokenizer
+        chosen = spread(sorted(default_texts(languages.guess(tokenizer), "report"), key=len), PROVING)
         return spread(pairs_of(Texts(tuple(chosen))), PROVING) if model.task.name == "scoring" else chosen
 
 
@@ -85,6 +99,46 @@ def spread(items: Sequence[Any], most: int) -> list[Any]:
     if len(items) <= most:
         return list(items)
     return [items[position * len(items) // most] for position in range(most)]
+
+
+def ask(
+    model: Model,
+    spoken: Sequence[str],
+    data: Path | str | None,
+    report_data: Path | str | None = None,
+    judge_name: str | None = None,
+) -> Question:
+    """The question for a model, be it of text or of images; `spoken`: the languages that it knows.
+
+    Raises `DataError` for data that cannot be used.
+    """
+    if isinstance(model.senses, ImageSenses):
+        return _about_images(model, data, report_data, judge_name)
+    return ask_about(spoken, data, report_data, judge_name)
+
+
+def _about_images(
+    model: Model, data: Path | str | None, report_data: Path | str | None, judge_name: str | None
+) -> Question:
+    if data is None:
+        raise DataError(
+            "A model of images is calibrated and judged on images.", hint="Give a folder of them with --images."
+        )
+    calibrating, choosing, quoted = split_images(read_images(data, model.task.labels))
+    name, report = Path(data).name, f"{Path(data).name}, the half for the report"
+    if report_data is not None:
+        quoted, report = read_images(report_data, model.task.labels), Path(report_data).name
+        if both := set(quoted.digests) & {*calibrating.digests, *choosing.digests}:
+            raise DataError(
+                f"{len(both)} images are in {data} and in {report_data}.", hint="Quote others than those used before."
+            )
+    return Question(
+        seen=Part(samples=choosing, name=f"{name}, a quarter for choosing", part="half"),
+        report=Part(samples=quoted, name=report, part="half"),
+        judge_name=judge_name,
+        judge=load_judge(judge_name, Path.cwd()) if judge_name else None,
+        calibrating=calibrating,
+    )
 
 
 def ask_about(

@@ -12,7 +12,7 @@ from tightrope.workshop import recipes
 from tightrope.workshop.data import read
 from tightrope.workshop.load import languages_of, load
 from tightrope.workshop.search.laboratory import Laboratory
-from tightrope.workshop.search.question import Part, ask_about
+from tightrope.workshop.search.question import Part, ask
 
 
 def compress(
@@ -54,7 +54,7 @@ def rebuild(source: Bundle, out: Path, *, data: Path | str | None = None, force:
 def _laboratory(source: str, data: Path | str | None, *, whole: bool = False, target: str = "any") -> Laboratory:
     """`whole`: calibrate on all of the data, as a fit does that was given other data to quote."""
     model = load(source)
-    question = ask_about(languages_of(source, model), data, None, None)
+    question = ask(model, languages_of(source, model), data)
     if whole and data is not None:
         question = replace(question, seen=Part(samples=read(data), name=Path(data).name))
     return Laboratory.of(source, model, question, target=target)

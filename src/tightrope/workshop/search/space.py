@@ -7,6 +7,8 @@ recipe that begins like its neighbour shares the work of that beginning.
 from collections.abc import Sequence
 from itertools import chain, zip_longest
 
+from tightrope import plugins
+from tightrope.device.senses.image import ImageSenses
 from tightrope.recipe import Recipe
 from tightrope.workshop.model import Model
 
@@ -65,6 +67,14 @@ BODIES: dict[str, tuple[str, ...]] = {
         "int4",
     ),
 }
+IMAGES = (
+    "int8(activations=static)",
+    "int8(activations=static, calibration=mse)",
+    "int8(activations=static, calibration=percentile)",
+    "int8(activations=none)",
+    "",
+)
+"""For a model of images, on any engine: the plainest first."""
 PLAIN = ("half",)
 MOST_TABLES = 2
 """How many of an engine's first recipes are tried with smaller tables too."""
@@ -75,13 +85,29 @@ def for_originals(engines: Sequence[str]) -> tuple[str, ...]:
     return tuple(name for name in engines if name not in SLOW_IN_FLOAT) or tuple(engines)
 
 
+def first(model: Model, engines: Sequence[str]) -> tuple[Recipe, ...]:
+    """One recipe for each engine to begin with, for this model."""
+    if isinstance(model.senses, ImageSenses):
+        return _of_images(model, IMAGES[:1], engines)
+    return openers(engines)
+
+
+def _of_images(model: Model, bodies: Sequence[str], engines: Sequence[str]) -> tuple[Recipe, ...]:
+    """The same for each engine; branches are merged where there are any."""
+    merge = plugins.load("passes", "reparameterize").applies(model)
+    written = [_joined("reparameterize" if merge else "", body) for body in bodies]
+    return tuple(Recipe.parse(body, engine=engine) for body in written if body for engine in engines)
+
+
 def openers(engines: Sequence[str]) -> tuple[Recipe, ...]:
-    """One recipe for each engine to begin with."""
+    """One recipe for each engine to begin with, for text."""
     return tuple(Recipe.parse(OPENERS[engine], engine=engine) for engine in engines if engine in OPENERS)
 
 
 def others(model: Model, engines: Sequence[str]) -> tuple[Recipe, ...]:
     """Every other recipe worth trying, the engines taking turns."""
+    if isinstance(model.senses, ImageSenses):
+        return _of_images(model, (*IMAGES[1:], *PLAIN), engines)
     tables = TABLES if any(table.is_vocabulary for table in model.tables()) else ("",)
     begun = {str(recipe) for recipe in openers(engines)}
     by_engine = [_of_engine(engine, tables) for engine in engines]

@@ -1,4 +1,4 @@
-"""How a model folder prepares images: the `preprocessor_config.json` that image processors write, read in full or refused.
+"""How a model folder prepares images: its `preprocessor_config.json`, as image processors write it, in full or refused.
 
 Sizes, cut, colours and normalisation decide about every answer, so what is not understood is an error and no default.
 """
@@ -95,10 +95,10 @@ def _normalising(
     """(pixel·factor - mean) / std, as a mean and a deviation of pixels."""
     factor = config.get("rescale_factor", 1 / 255) if config.get("do_rescale", True) else 1.0
     normalises = config.get("do_normalize", True)
-    given = {
+    given: dict[str, Any] = {
         name: config.get(name) if normalises else value for name, value in (("image_mean", 0.0), ("image_std", 1.0))
     }
-    found = []
+    found: list[Any] = []
     for name, value in {"rescale_factor": factor, **given}.items():
         numbers = value if isinstance(value, list | tuple) else [value] * channels
         is_number = [isinstance(item, int | float) and not isinstance(item, bool) for item in numbers]

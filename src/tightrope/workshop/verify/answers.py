@@ -9,8 +9,8 @@ from numpy.typing import NDArray
 
 from tightrope.device.senses.text import prompt_text
 from tightrope.errors import DataError, EngineError
-from tightrope.samples import Retrieval, Samples, TextPair, Texts
-from tightrope.workshop.model import Model
+from tightrope.samples import LabelledImages, Retrieval, Samples, TextPair, Texts
+from tightrope.workshop.model import Model, text_senses
 from tightrope.workshop.network import lower
 from tightrope.workshop.verify.plain import Plain
 
@@ -45,15 +45,29 @@ class Scores(Protocol):
     def score(self, pairs: Sequence[TextPair]) -> Floats: ...
 
 
+@runtime_checkable
+class Classifies(Protocol):
+    """Anything that tells images apart: an open bundle, or `open_reference`."""
+
+    @property
+    def truncated(self) -> int: ...
+
+    def logits(self, images: Sequence[bytes]) -> Floats: ...
+
+
+Asked = Embeds | Scores | Classifies
+
+
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class Answers:
     """What a model gave for a sample set: float32, finite.
 
     `embedding`: values [n, width], one row for each of `samples.texts`; of a retrieval set one for each query, then
     one for each document. `scoring`: values [n] (or [n, labels]), one for each of `pairs_of(samples)`.
+    `classification`: logits [n, classes], one row for each image.
     """
 
-    kind: Literal["embedding", "scoring"]
+    kind: Literal["embedding", "scoring", "classification"]
     values: Floats
     truncated: int = 0
     """How many texts were longer than the model's limit, and were cut."""
@@ -67,13 +81,17 @@ class Answers:
             )
 
 
-def answers_of(model: Embeds | Scores, samples: Samples) -> Answers:
+def answers_of(model: Asked, samples: Samples) -> Answers:
     """Ask a model for everything that judging it on these samples needs.
 
     Queries and documents get the prompts of those names where the model has them. Raises `EngineError` if an
     answer is not finite.
     """
     before = model.truncated
+    if isinstance(model, Classifies):
+        if not isinstance(samples, LabelledImages):
+            raise DataError(f"{type(samples).__name__} hold no images.", hint="Give a folder of labelled images.")
+        return Answers(kind="classification", values=np.asarray(model.logits(samples.images), np.float32))
     if isinstance(model, Scores):
         values = np.asarray(model.score(pairs_of(samples)), np.float32)
         return Answers(kind="scoring", values=values, truncated=model.truncated - before)
@@ -86,8 +104,10 @@ def answers_of(model: Embeds | Scores, samples: Samples) -> Answers:
     return Answers(kind="embedding", values=values, truncated=model.truncated - before)
 
 
-def one_by_one(model: Embeds | Scores, inputs: Sequence[Any]) -> Floats:
-    """The answers to texts or pairs, each asked alone, so that no batch has a say: float32 [n, width]."""
+def one_by_one(model: Asked, inputs: Sequence[Any]) -> Floats:
+    """The answers to texts, pairs or images, each asked alone, so that no batch has a say: float32 [n, width]."""
+    if isinstance(model, Classifies):
+        return model.logits(inputs)
     if isinstance(model, Scores):
         return np.concatenate([np.reshape(model.score([tuple(pair)]), (1, -1)) for pair in inputs])
     return np.concatenate([model.embed([text]) for text in inputs])
@@ -143,8 +163,10 @@ def candidates(samples: Retrieval) -> dict[str, list[str]]:
     return chosen
 
 
-def open_reference(model: Model, *, threads: int = 1) -> "ReferenceEmbedder | ReferenceScorer":
+def open_reference(model: Model, *, threads: int = 1) -> "ReferenceEmbedder | ReferenceScorer | ReferenceClassifier":
     """A model as its plain executable reference: slow and true, what every engine's form is held against."""
+    if model.task.name == "classification":
+        return ReferenceClassifier(model, threads)
     return (ReferenceScorer if model.task.name == "scoring" else ReferenceEmbedder)(model, threads)
 
 
@@ -153,14 +175,14 @@ class _Reference:
 
     def __init__(self, model: Model, threads: int) -> None:
         self._plain = Plain(lower(model), threads=threads)
-        self._senses, self._width = model.senses, model.task.width
+        self._model, self._width = model, model.task.width
 
     @property
     def truncated(self) -> int:
         """How many inputs so far were longer than the model's limit, and were cut."""
         return self._plain.truncated
 
-    def _run(self, inputs: Sequence[str] | Sequence[TextPair]) -> Floats:
+    def _run(self, inputs: Sequence[str] | Sequence[TextPair] | Sequence[bytes]) -> Floats:
         rows = np.empty((len(inputs), self._width), np.float32)
         for batch, _, outputs in self._plain.run(inputs):
             rows[batch] = outputs[0]
@@ -173,12 +195,13 @@ class ReferenceEmbedder(_Reference):
     @property
     def prompts(self) -> tuple[str, ...]:
         """The names of the model's prompts."""
-        return tuple(self._senses.prompts)
+        return tuple(text_senses(self._model).prompts)
 
     def embed(self, texts: Sequence[str], *, prompt: str | None = None) -> Floats:
         """Vectors of the texts, float32 [n, width], of unit length."""
-        name = self._senses.default_prompt if prompt is None else prompt
-        before = prompt_text(self._senses.prompts, name)
+        senses = text_senses(self._model)
+        name = senses.default_prompt if prompt is None else prompt
+        before = prompt_text(senses.prompts, name)
         rows = self._run([before + text for text in texts])
         return np.asarray(rows / np.maximum(np.linalg.norm(rows, axis=1, keepdims=True), 1e-12), np.float32)
 
@@ -190,3 +213,11 @@ class ReferenceScorer(_Reference):
         """Scores of the pairs, float32 [n], or [n, labels]."""
         rows = self._run(pairs)
         return rows[:, 0] if rows.shape[1] == 1 else rows
+
+
+class ReferenceClassifier(_Reference):
+    """Images to logits, by the reference."""
+
+    def logits(self, images: Sequence[bytes]) -> Floats:
+        """Logits of the images, float32 [n, classes]."""
+        return self._run(images)

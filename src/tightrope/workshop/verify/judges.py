@@ -14,12 +14,13 @@ import numpy as np
 
 from tightrope.errors import DataError
 from tightrope.measurement import Interval, Quality
-from tightrope.workshop.verify.answers import Embeds, Scores
+from tightrope.workshop.verify.answers import Asked, Classifies, Scores
 from tightrope.workshop.verify.quality import RESAMPLES
 from tightrope.workshop.verify.ranks import Doubles
 
 Judge = Callable[[Callable[..., Any]], Any]
-"""Takes `embed` (list of texts → float32 [n, width]) or `score` (list of pairs → [n]); gives one figure, or one for
+"""Takes `embed` (list of texts → float32 [n, width]) or `score` (list of pairs → [n]), or `logits` (list of
+images → [n, classes]); gives one figure, or one for
 each sample; higher is better."""
 
 EXAMPLE = "Write def judge(embed): … return 0.93 in my_metric.py, and name it my_metric:judge."
@@ -48,10 +49,10 @@ def load_judge(name: str, folder: Path) -> Judge:
     return judge
 
 
-def figures(judge: Judge, model: Embeds | Scores, *, name: str) -> Doubles:
+def figures(judge: Judge, model: Asked, *, name: str) -> Doubles:
     """What a judge gives for a model: float64 [1] or [n samples], finite. Raises `DataError` if it gives no number."""
     try:
-        given = judge(model.score if isinstance(model, Scores) else model.embed)
+        given = judge(_asking(model))
         values = np.atleast_1d(np.asarray(given, np.float64))
     except Exception as error:  # whatever the user's function raises
         raise DataError(
@@ -60,6 +61,12 @@ def figures(judge: Judge, model: Embeds | Scores, *, name: str) -> Doubles:
     if values.ndim != 1 or not len(values) or not np.isfinite(values).all():
         raise DataError(f"{name} gave {given!r:.60}, which is no figure.", hint="Return a number, or one a sample.")
     return values
+
+
+def _asking(model: Asked) -> Callable[..., Any]:
+    if isinstance(model, Classifies):
+        return model.logits
+    return model.score if isinstance(model, Scores) else model.embed
 
 
 def judge_by(after: Doubles, before: Doubles, *, name: str, seed: int = 0, resamples: int = RESAMPLES) -> Quality:

@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 from tightrope.measurement import Parity
 from tightrope.samples import TextPair
 from tightrope.workshop.graph import Graph
-from tightrope.workshop.model import Model
+from tightrope.workshop.model import Model, TextSenses
 from tightrope.workshop.network import lower
 from tightrope.workshop.verify.plain import Plain
 
@@ -46,7 +46,9 @@ def parity(answers: Floats, original: Floats) -> Parity:
     )
 
 
-def first_divergence(model: Model, original: Model, inputs: Sequence[str] | Sequence[TextPair]) -> str | None:
+def first_divergence(
+    model: Model, original: Model, inputs: Sequence[str] | Sequence[TextPair] | Sequence[bytes]
+) -> str | None:
     """The first layer whose own error matters, or `None` if the two models agree.
 
     Both references run on the same inputs, and after every table, linear layer and norm, in running order, the error
@@ -65,13 +67,16 @@ def first_divergence(model: Model, original: Model, inputs: Sequence[str] | Sequ
     return next(name for name, rise in zip(errors, rises, strict=True) if rise >= wanted)
 
 
-def layer_errors(model: Model, original: Model, inputs: Sequence[str] | Sequence[TextPair]) -> dict[str, float]:
+def layer_errors(
+    model: Model, original: Model, inputs: Sequence[str] | Sequence[TextPair] | Sequence[bytes]
+) -> dict[str, float]:
     """The relative error after each layer that both models have, in running order; see `first_divergence`."""
     graph, graph_before = lower(model), lower(original)
     layers, layers_before = _layers(graph), _layers(graph_before)
     shared = [name for name in layers_before if name in layers]
     sums = {name: _Sums() for name in shared}
-    met = original.senses.met(inputs)
+    senses = original.senses
+    met = senses.met(inputs) if isinstance(senses, TextSenses) else inputs
     after = Plain(graph, wanted=[layers[name] for name in shared]).run(met)
     before = Plain(graph_before, wanted=[layers_before[name] for name in shared]).run(met)
     for (_, mask, values), (_, _, expected) in zip(after, before, strict=True):
@@ -104,8 +109,12 @@ class _Sums:
 
 
 def _layers(graph: Graph) -> dict[str, str]:
-    """Layers in running order, by name, with the tensor that they give: tables, linear layers (with bias), norms."""
+    """Layers in running order, by name, with the tensor that they give.
+
+    Tables, linear layers (with bias), convolutions and norms.
+    """
     linear = {item.weight: item for item in graph.linears()}
+    convolutions = {item.weight: item for item in graph.convolutions()}
     tables = {item.weight for item in graph.tables()}
     found: dict[str, str] = {}
     bias_of: dict[str, tuple[str, str]] = {}
@@ -115,6 +124,8 @@ def _layers(graph: Graph) -> dict[str, str]:
             node.op_type == "Slice" and node.input[0] in graph.weights  # positions
         ):
             found[node.input[0]] = output
+        elif node.op_type == "Conv" and node.input[1] in convolutions:
+            found[convolutions[node.input[1]].name] = output
         elif node.op_type in ("MatMul", "Gemm") and node.input[1] in linear:
             layer = linear[node.input[1]]
             name = layer.name.removesuffix(".product")

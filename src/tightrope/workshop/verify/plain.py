@@ -1,12 +1,13 @@
 """The plain reference of a model, run in this process, with any of its inner tensors as outputs."""
 
 from collections.abc import Iterator, Sequence
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 from numpy.typing import NDArray
 from onnx import helper
 
+from tightrope.device.senses.image import ImageSenses
 from tightrope.device.senses.text import Tokenizer, batches
 from tightrope.samples import TextPair
 from tightrope.workshop.graph import Graph
@@ -28,15 +29,26 @@ class Plain:
             proto.graph.output.extend(helper.make_tensor_value_info(name, 1, None) for name in dict.fromkeys(wanted))
         self._session: Any = opened(proto, threads=threads)
         self._takes = {item.name for item in self._session.get_inputs()}
-        self._tokenizer = Tokenizer(graph.senses.tokenizer, graph.senses.max_length)
+        senses = graph.senses
+        self._images = senses if isinstance(senses, ImageSenses) else None
+        self._tokenizer = None if isinstance(senses, ImageSenses) else Tokenizer(senses.tokenizer, senses.max_length)
         self.truncated = 0
         """How many inputs so far were longer than the model's limit, and were cut."""
 
     def run(
-        self, inputs: Sequence[str] | Sequence[TextPair]
+        self, inputs: Sequence[str] | Sequence[TextPair] | Sequence[bytes]
     ) -> Iterator[tuple[NDArray[np.int64], NDArray[np.bool_], list[Floats]]]:
-        """All inputs in batches: the places of a batch's inputs, its token mask [batch, length], and the tensors."""
-        encoded = self._tokenizer.encode(inputs)
+        """All inputs in batches: the places of a batch's inputs, its token mask [batch, length], and the tensors.
+
+        Images come one at a time; their mask says nothing.
+        """
+        if self._images is not None:
+            for place, image in enumerate(inputs):
+                pixels = dict.fromkeys(self._takes, self._images.prepare(image))
+                yield np.array([place]), np.ones((1, 1), bool), self._session.run(self._wanted, pixels)
+            return
+        assert self._tokenizer is not None
+        encoded = self._tokenizer.encode(cast(Sequence[str], inputs))
         self.truncated += encoded.truncated
         for batch in batches(encoded.ids.lengths, TOKENS_PER_RUN):
             ids, mask = encoded.ids.take(batch).padded()

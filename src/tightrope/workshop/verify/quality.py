@@ -1,9 +1,9 @@
 """Quality: does the model still do its task? One figure against the original, with a paired-bootstrap interval.
 
 Each kind of samples has its figure: graded pairs Spearman's correlation, labelled pairs AUC, a retrieval set nDCG@10,
-plain texts the agreement of all pairwise similarities with the original's. Both models answer the same samples, and a
-resample draws the same observations for both (Efron and Tibshirani 1993), so what is hard for both cancels out.
-The loss is relative to the original's figure on the whole set.
+images the share told right, plain texts the agreement of all pairwise similarities with the original's. Both models
+answer the same samples, and a resample draws the same observations for both (Efron and Tibshirani 1993), so what is
+hard for both cancels out. The loss is relative to the original's figure on the whole set.
 """
 
 from collections.abc import Callable, Iterator, Mapping
@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from tightrope.errors import DataError, UnsupportedError
 from tightrope.measurement import Interval, Quality
-from tightrope.samples import LabelledPairs, Retrieval, Samples, ScoredPairs, Texts
+from tightrope.samples import LabelledImages, LabelledPairs, Retrieval, Samples, ScoredPairs, Texts
 from tightrope.workshop.verify import ranks
 from tightrope.workshop.verify.answers import PAIRS_PER_TEXT, Answers, Floats, candidates
 from tightrope.workshop.verify.ranks import Doubles, Order
@@ -28,6 +28,8 @@ ELEMENTS_AT_ONCE = 100_000
 """What stays in a processor's cache while it is resampled."""
 
 DEPTH = 10
+DEEPER = 5
+"""Classes that may be wrong before the right one, and the answer still counts beside."""
 QUERIES_AT_ONCE = 64
 
 
@@ -109,6 +111,8 @@ def _resampled(judged: Judged, generator: np.random.Generator, resamples: int) -
 
 
 def _judged(samples: Samples, answers: Answers, original: Answers) -> Judged:
+    if isinstance(samples, LabelledImages):
+        return _images(samples, answers, original)
     if isinstance(samples, Texts):
         return _fidelity(samples, answers, original)
     if answers.kind == "scoring" and answers.values.ndim != 1:
@@ -176,6 +180,31 @@ def _pairs(samples: LabelledPairs, answers: Answers, original: Answers) -> Judge
         "threshold": threshold,
     }
     return Judged(kind="pairs", metric="auc", n=len(labels), figures=figures, beside=beside, work=len(labels))
+
+
+def _images(samples: LabelledImages, answers: Answers, original: Answers) -> Judged:
+    """Top-1; beside it top-5, and how often both say the same."""
+    labels = np.array(samples.labels)
+    hits, hits_before = (_among(given.values, labels, 1) for given in (answers, original))
+    agreed = (answers.values.argmax(1) == original.values.argmax(1)).mean()
+
+    def figures(weights: Doubles) -> tuple[Doubles, Doubles]:
+        total = weights.sum(axis=1)
+        return weights @ hits_before / total, weights @ hits / total
+
+    beside = {"agreement": float(agreed)}
+    if answers.values.shape[1] > DEEPER:
+        beside |= {"top5": float(_among(answers.values, labels, DEEPER).mean())}
+        beside |= {"top5_original": float(_among(original.values, labels, DEEPER).mean())}
+    work = len(labels)
+    return Judged(kind="classification", metric="top1", n=work, figures=figures, beside=beside, work=work)
+
+
+def _among(logits: Floats, labels: NDArray[np.int64], count: int) -> Doubles:
+    """1 for each image whose class is among the first `count`; of equal logits the earlier class comes first."""
+    first = np.argsort(-logits, axis=1, kind="stable")[:, :count]
+    found: Doubles = (first == labels[:, None]).any(axis=1).astype(np.float64)
+    return found
 
 
 def _retrieval(samples: Retrieval, answers: Answers, original: Answers) -> Judged:
