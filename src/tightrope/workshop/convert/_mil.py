@@ -106,6 +106,8 @@ class Translator:
         elif not block:
             shape = [1] * codes.ndim
             scale, zero = scale.reshape(shape), None if zero is None else zero.reshape(shape)
+        if codes.dtype == np.int32:  # a bias in units of its layer's products, which MIL has as floats only
+            return (codes * scale).astype(np.float32)
         kind = self.kinds.get(node.input[0])
         if kind is not None:
             dtype = types.nptype_from_builtin(_CODES[kind])

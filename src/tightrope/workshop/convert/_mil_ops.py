@@ -116,18 +116,21 @@ def _is_float(x: Any) -> bool:
 
 
 def _quantize(call: Call) -> Any:
-    scale, zero = call.constant(1), call.constant(2)
-    call.refuse_unless(
-        scale.size == 1 and zero is not None and zero.dtype == np.int8, "its range is not one of a tensor"
-    )
-    return Builder.quantize(
-        input=call.variable(), scale=np.float32(scale), zero_point=np.int8(zero), output_dtype="int8", name=call.name
-    )
+    scale, zero = _grid(call)
+    return Builder.quantize(input=call.variable(), scale=scale, zero_point=zero, output_dtype="int8", name=call.name)
 
 
 def _dequantize(call: Call) -> Any:
-    scale, zero = call.constant(1), call.constant(2)
-    return Builder.dequantize(input=call.variable(), scale=np.float32(scale), zero_point=np.int8(zero), name=call.name)
+    scale, zero = _grid(call)
+    return Builder.dequantize(input=call.variable(), scale=scale, zero_point=zero, name=call.name)
+
+
+def _grid(call: Call) -> tuple[Any, Any]:
+    """Scale and zero point of a tensor's range, which is always written on signed bytes: the grid is the same."""
+    scale, zero = call.constant(1), call.constant(2, np.uint8(0))
+    one = scale.size == 1 and zero.size == 1 and zero.dtype in (np.int8, np.uint8)
+    call.refuse_unless(one, "its range is not one of 8 bits for a whole tensor")
+    return np.float32(scale.item()), np.int8(int(zero.item()) - (128 if zero.dtype == np.uint8 else 0))
 
 
 # Shapes ------------------------------------------------------------------------------------------------

@@ -25,6 +25,7 @@ from coremltools.converters.mil.mil import Function, Program, get_new_symbol, ty
 
 from tightrope.errors import UnsupportedError
 from tightrope.ports import Port
+from tightrope.workshop.convert import _convolutions
 from tightrope.workshop.convert._forms import Layer, static_grid
 from tightrope.workshop.convert._mil import Translator, narrow, readable
 from tightrope.workshop.convert._mil_ops import TABLE
@@ -41,9 +42,12 @@ _DTYPES = {"int64": (types.int32, np.int32), "int32": (types.int32, np.int32), "
 
 def convert(model: Model) -> Converted:
     """The program (`model`) and its weights: the two files that a `.mlpackage` holds beside its table of contents."""
-    form = _CoreMlForm(lower(model))
+    graph = lower(model)
+    form = _CoreMlForm(_convolutions.expanded(graph))
+    form.runs.update(_convolutions.precisions(graph))
+    form.in_float |= _convolutions.in_float(graph)
     form.fill()
-    halves = any(_is_fp16(weight) for weight in form.graph.weights.values())
+    halves = any(_is_fp16(weight) for weight in graph.weights.values())
     program, weights = _saved(_program(form), form.graph, halves=halves)
     precision = "fp16" if halves and form.precision == "fp32" else form.precision
     return Converted(
@@ -130,6 +134,16 @@ def _whole(value: Any) -> Any:
     return narrow(value) if isinstance(value, np.ndarray) else value
 
 
+def _converted(program: Any, **options: Any) -> Any:
+    try:
+        return ct.convert(program, minimum_deployment_target=TARGET, skip_model_load=True, **options)
+    except ValueError as error:
+        raise UnsupportedError(
+            f"Core ML cannot express the model: {str(error).splitlines()[0]:.300}",
+            hint="Choose another engine for this model.",
+        ) from error
+
+
 def _saved(program: Any, graph: Graph, *, halves: bool) -> tuple[bytes, bytes]:
     """The two files of the package, without what tells when they were made."""
     longest = graph.senses.max_length if isinstance(graph.senses, TextSenses) else 1
@@ -149,17 +163,11 @@ def _saved(program: Any, graph: Graph, *, halves: bool) -> tuple[bytes, bytes]:
     with warnings.catch_warnings(), redirect_stderr(io.StringIO()), tempfile.TemporaryDirectory() as folder:
         warnings.simplefilter("ignore", ResourceWarning)  # coremltools leaves folders to the garbage collector
         with np.errstate(over="ignore"):  # it compares the ranges of types by casting one to the other
-            made = ct.convert(
-                program,
-                inputs=inputs,
-                outputs=outputs,
-                minimum_deployment_target=TARGET,
-                compute_precision=precision,
-                skip_model_load=True,
-            )
+            made = _converted(program, inputs=inputs, outputs=outputs, compute_precision=precision)
         made.save(str(Path(folder) / "model.mlpackage"))
         place = Path(folder) / "model.mlpackage" / "Data" / "com.apple.CoreML"
-        weights = (place / "weights" / "weight.bin").read_bytes()
+        blob = place / "weights" / "weight.bin"
+        weights = blob.read_bytes() if blob.exists() else b""  # all constants are small: they lie in the program
         spec = made.get_spec()
         del made
         gc.collect()
