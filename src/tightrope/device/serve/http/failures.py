@@ -36,7 +36,6 @@ KINDS = {
     "unknown_model": Kind(404, "invalid_request_error", "not_found"),
     "wrong_method": Kind(405, "invalid_request_error", "validation"),
     "too_slow": Kind(408, "invalid_request_error", "validation"),
-    "conflict": Kind(409, "invalid_request_error", "validation"),
     "too_large": Kind(413, "invalid_request_error", "validation"),
     "wrong_type": Kind(415, "invalid_request_error", "validation"),
     "misdirected": Kind(421, "permission_error", "forbidden"),
