@@ -9,6 +9,7 @@ import ml_dtypes
 import numpy as np
 import pytest
 
+from tightrope.device.senses.image import ImageSenses
 from tightrope.errors import DataError
 from tightrope.workshop import parcel
 from tightrope.workshop.network import Network, lower
@@ -54,6 +55,13 @@ def test_bfloat16_survives(tmp_path: Path, tiny_bert: Network) -> None:
     half = {LAYER: values(tiny_bert.weights[LAYER]).astype(ml_dtypes.bfloat16)}
     parcel.write(tiny_bert.rewrite(weights=half), tmp_path)
     assert parcel.read(tmp_path).weights[LAYER].dtype == ml_dtypes.bfloat16
+
+
+def test_senses_of_images_survive(tmp_path: Path, tiny_bert: Network) -> None:
+    halves = (0.5, 0.5, 0.5)
+    senses = ImageSenses(height=8, width=8, resize=9, colours="rgb", layout="nchw", mean=halves, std=halves)
+    parcel.write(replace(lower(tiny_bert), senses=senses), tmp_path)
+    assert parcel.read(tmp_path).senses == senses
 
 
 def test_only_values_of_a_model_are_built(tmp_path: Path, tiny_bert: Network) -> None:

@@ -22,6 +22,7 @@ from tightrope.workshop.model import Model
 
 VALUES, ARRAYS = "model.json", "arrays.bin"
 MODULES = (
+    "tightrope.device.senses.image",
     "tightrope.workshop.model",
     "tightrope.workshop.network",
     "tightrope.workshop.graph",

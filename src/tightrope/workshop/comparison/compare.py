@@ -7,6 +7,7 @@ one's turn.
 """
 
 import shlex
+import shutil
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack
@@ -243,7 +244,9 @@ class _Comparing:
                 measured = laboratory.measure(made)
                 self._keep(replace(cell, state="measured", measurement=measured))
             except TightropeError as error:
-                self._keep(replace(cell, state="failed", reason=one_line(f"When timed: {error.message} {error.hint}")))
+                reason = one_line(f"When timed: {error.message} {error.hint}")
+                self._keep(replace(cell, state="failed", reason=reason, bundle=None))
+                shutil.rmtree(made.path, ignore_errors=True)
             self._steps.append(time.monotonic() - started)
             self._advance(len(waiting) - number - 1)
 

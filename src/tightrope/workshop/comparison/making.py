@@ -39,6 +39,7 @@ class Maker:
             found, made = replace(cell, state="failed", reason=one_line(f"{type(error).__name__}: {error}")), None
         if not found.succeeded and found.state != "not run":
             shutil.rmtree(path, ignore_errors=True)
+            found = replace(found, bundle=None)
         return replace(found, converting_s=found.converting_s or time.monotonic() - started), made
 
     def _make(self, cell: Cell, recipe: Recipe, path: Path) -> tuple[Cell, Bundle | None]:
