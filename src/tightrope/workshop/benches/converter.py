@@ -33,7 +33,7 @@ def convert(request: Mapping[str, Any]) -> Message:
 
     engine = take(request, "engine", str)
     made = converted.convert(parcel.read(Path(take(request, "model", str))), engine)
-    if not isinstance(made, converted.Converted) or not all(data for _, data in made.files.values()) or not made.files:
+    if not isinstance(made, converted.Converted) or not any(data for _, data in made.files.values()):
         raise EngineError(f"The converter of {engine} gave no output.", hint="See what it says on standard error.")
     folder = Path(take(request, "folder", str))
     for role, (_, data) in made.files.items():
