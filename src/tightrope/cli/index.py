@@ -44,10 +44,10 @@ def _embedder(bundle: Path, threads: int) -> Any:
 @index.command()
 @click.argument("source", type=click.Path(path_type=Path))
 @_MODEL
-@click.option("--out", required=True, type=click.Path(path_type=Path), help="Where the index will lie.")
+@click.option("--out", required=True, type=click.Path(path_type=Path), help="The folder that the index will be.")
 @click.option("--tokens", type=int, help="Tokens in a passage; left out, what the model reads, 256 at most.")
 @click.option("--overlap", type=int, help="Tokens that a passage repeats; left out, an eighth.")
-@click.option("--force", is_flag=True, help="Replace an index.")
+@click.option("--force", is_flag=True, help="Replace the index that is at --out.")
 @_THREADS
 @_JSON
 def build(
@@ -137,9 +137,15 @@ def delete(path: Path, keys: tuple[str, ...], as_json: bool) -> None:
 @_PATH
 @click.argument("query")
 @_MODEL
-@click.option("-k", default=5, show_default=True, help="How many hits.")
+@click.option("-k", default=5, show_default=True, help="How many hits to show.")
 @click.option("--where", help='A filter as JSON: \'{"year": {"gte": 2020}}\'.')
-@click.option("--mode", type=click.Choice(["hybrid", "vector", "words"]), default="hybrid", show_default=True)
+@click.option(
+    "--mode",
+    type=click.Choice(["hybrid", "vector", "words"]),
+    default="hybrid",
+    show_default=True,
+    help="By meaning, by words, or both.",
+)
 @_JSON
 def search(path: Path, query: str, bundle: Path, k: int, where: str | None, mode: str, as_json: bool) -> None:
     """Search an index; also while a server has it open."""
@@ -208,24 +214,29 @@ def calibrate(path: Path, unanswerable: Path | None, bundle: Path | None, wrong:
 
 @index.command()
 @_PATH
-def approximate(path: Path) -> None:
+@_JSON
+def approximate(path: Path, as_json: bool) -> None:
     """Make the graph by which a very large index is searched approximately (extra `ann`)."""
     from tightrope.device.index.making import open_index
 
     with open_index(path) as opened:
         opened.make_graph()
-    click.echo(f"{path}: made the graph")
+    click.echo(json.dumps({"index": str(path), "graph": True}) if as_json else f"{path}: made the graph")
 
 
 @index.command()
 @_PATH
 @_MODEL
 @_THREADS
-def rebuild(path: Path, bundle: Path, threads: int) -> None:
-    """Make the vectors of an index anew for another model."""
+@_JSON
+def rebuild(path: Path, bundle: Path, threads: int, as_json: bool) -> None:
+    """Make the vectors of an index anew for another model, and put the result in its place."""
     from tightrope.device.index import building
     from tightrope.device.index.making import open_index
 
     with _embedder(bundle, threads) as model, building.rebuild(open_index(path), model) as opened:
         about = opened.about
+    if as_json:
+        click.echo(json.dumps({"index": str(path), "documents": about.documents, "model": about.digest}))
+        return
     click.echo(f"{path}: {about.documents} documents for {about.digest[:12]}…")

@@ -15,6 +15,8 @@ _FILE = click.option(
     help="The file that `tightrope serve --key-file` reads.",
 )
 
+_JSON = click.option("--json", "as_json", is_flag=True, help="Print JSON instead of text.")
+
 
 @click.group()
 def key() -> None:
@@ -22,23 +24,29 @@ def key() -> None:
 
     \b
     tightrope key new phone --key-file keys --rate 10
-    tightrope serve minilm.bundle --host 0.0.0.0 --key-file keys
+    tightrope serve minilm.bundle --key-file keys
+    curl localhost:8080/v1/models -H "Authorization: Bearer KEY"
     """
 
 
 @key.command()
 @click.argument("name")
 @_FILE
-@click.option("--rate", default=0.0, help="Requests a second; 0 for any number.")
-@click.option("--in-flight", default=0, help="Requests at once; 0 for any number.")
-def new(name: str, key_file: Path, rate: float, in_flight: int) -> None:
-    """Add a key called NAME, and say it this once: the file holds its hash only."""
-    click.echo(keys.new(key_file, name, rate=rate, in_flight=in_flight))
+@click.option("--rate", default=0.0, help="Requests a second that it may make. Left out or 0, any number.")
+@click.option("--in-flight", default=0, help="Requests that it may have under way. Left out or 0, any number.")
+@_JSON
+def new(name: str, key_file: Path, rate: float, in_flight: int, as_json: bool) -> None:
+    """Make a key called NAME, and print it this once.
+
+    The file holds its hash only; it is made if it is not there, and a running server takes the key within a second.
+    """
+    secret = keys.new(key_file, name, rate=rate, in_flight=in_flight)
+    click.echo(json.dumps({"name": name, "key": secret}) if as_json else secret)
 
 
 @key.command(name="list")
 @_FILE
-@click.option("--json", "as_json", is_flag=True, help="For programs.")
+@_JSON
 def listed(key_file: Path, as_json: bool) -> None:
     """List the keys by name, with their limits."""
     found = keys.read(key_file)
@@ -55,7 +63,8 @@ def listed(key_file: Path, as_json: bool) -> None:
 @key.command()
 @click.argument("name")
 @_FILE
-def revoke(name: str, key_file: Path) -> None:
-    """Take a key away. A running server refuses it within a second."""
+@_JSON
+def revoke(name: str, key_file: Path, as_json: bool) -> None:
+    """Take the key called NAME away. A running server refuses it within a second."""
     keys.revoke(key_file, name)
-    click.echo(f"{name} is revoked.")
+    click.echo(json.dumps({"revoked": name}) if as_json else f"{name} is revoked.")

@@ -97,7 +97,13 @@ def prune(keep: str) -> None:
 @click.command()
 @click.argument("shell", type=click.Choice(["bash", "zsh", "fish"]))
 def completion(shell: str) -> None:
-    """Print the completion script for SHELL; for bash: eval "$(tightrope completion bash)"."""
+    """Print the script that completes commands and options in SHELL.
+
+    \b
+    bash, in ~/.bashrc:   eval "$(tightrope completion bash)"
+    zsh, in ~/.zshrc:     eval "$(tightrope completion zsh)"
+    fish:                 tightrope completion fish > ~/.config/fish/completions/tightrope.fish
+    """
     from click.shell_completion import get_completion_class
 
     from tightrope.cli.main import cli

@@ -16,7 +16,9 @@ from tightrope.errors import DataError, ServeError
 
 JSON = click.option("--json", "as_json", is_flag=True, help="Print JSON instead of text.")
 ADMIN = click.option(
-    "--admin", type=click.Path(path_type=Path), help="The server's admin socket, if not the usual one."
+    "--admin",
+    type=click.Path(path_type=Path),
+    help="The server's admin socket. Left out, that of `tightrope serve` without --admin and --state.",
 )
 NAME = click.argument("name")
 SECONDS = 600.0
@@ -43,6 +45,8 @@ def model() -> None:
     \b
     tightrope model deploy minilm new.bundle --shadow --canary 10%
     tightrope model list
+
+    The commands talk to a Unix socket on the server's machine, which only the server's own user may open.
     """
 
 
@@ -63,11 +67,21 @@ def list_models(admin: Path | None, as_json: bool) -> None:
 @model.command()
 @NAME
 @click.argument("path", metavar="BUNDLE", type=click.Path(path_type=Path))
-@click.option("--canary", default="0%", help="The share of requests that it answers while it is on trial, such as 10%.")
+@click.option(
+    "--canary",
+    metavar="SHARE",
+    default="0%",
+    help="The share of requests that it answers while it is on trial, such as 10%.",
+)
 @click.option(
     "--shadow", is_flag=True, help="First let it answer beside the current version, without using its answers."
 )
-@click.option("--version", "version_name", help="What to call this version; by default the file's name or its digest.")
+@click.option(
+    "--version",
+    "version_name",
+    metavar="NAME",
+    help="What to call this version; by default the file's name or its digest.",
+)
 @click.option("--force", is_flag=True, help="Take it although its digest was rolled back before.")
 @ADMIN
 @JSON

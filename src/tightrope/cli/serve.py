@@ -1,5 +1,6 @@
 """`tightrope serve`: bundles behind HTTP."""
 
+import json
 import sys
 from dataclasses import fields, replace
 from pathlib import Path
@@ -29,39 +30,57 @@ def _share(ctx: click.Context, param: click.Parameter, value: str) -> float:
 
 
 @click.command()
-@click.argument("path", type=click.Path(exists=True, path_type=Path))
+@click.argument("path", required=False, type=click.Path(exists=True, path_type=Path))
 @click.option(
     "--memory",
     callback=_bytes,
-    metavar="BYTES",
-    help="The budget of the whole process, such as 100MB; no limit otherwise.",
+    metavar="AMOUNT",
+    help="What the whole process may use, such as 100MB. Left out, there is no limit.",
 )
 @click.option(
-    "--host", default="127.0.0.1", show_default=True, help="Another than this machine's own needs --key-file."
+    "--host",
+    metavar="ADDRESS",
+    default="127.0.0.1",
+    show_default=True,
+    help="The address to listen on; any but this machine's own needs --key-file.",
 )
-@click.option("--port", default=8080, show_default=True, help="0 takes any free one.")
-@click.option("--key-file", type=click.Path(path_type=Path), help="Who may ask: see `tightrope key`.")
+@click.option("--port", default=8080, show_default=True, help="The port to listen on; 0 takes any free one.")
 @click.option(
-    "--index", multiple=True, type=click.Path(exists=True, path_type=Path), help="An index to search; repeatable."
-)
-@click.option("--threads", type=click.IntRange(1, 256), help="On one batch; measured otherwise.")
-@click.option("--workers", type=click.IntRange(1, 256), help="Batches at once; measured otherwise.")
-@click.option("--limit", multiple=True, metavar="NAME=VALUE", help="Change a limit; `--limit list` shows them.")
-@click.option(
-    "--admin", type=click.Path(path_type=Path), help="The socket for `tightrope model`; in --state otherwise."
+    "--key-file",
+    type=click.Path(path_type=Path),
+    help="The keys of who may ask (`tightrope key new`). Left out, programs on this machine may, without a key.",
 )
 @click.option(
-    "--state", type=click.Path(path_type=Path), help="Where versions and what was found wrong are remembered."
+    "--index",
+    multiple=True,
+    type=click.Path(exists=True, path_type=Path),
+    help="An index to search (`tightrope index build`). May be given several times.",
 )
-@click.option("--tls-cert", type=click.Path(exists=True, path_type=Path), help="A certificate (PEM).")
-@click.option("--tls-key", type=click.Path(exists=True, path_type=Path), help="Its key (PEM).")
-@click.option("--otlp", metavar="URL", help="Send traces to this collector (OTLP over HTTP); none are sent otherwise.")
+@click.option("--threads", type=click.IntRange(1, 256), help="Threads of one batch. Left out, they are measured.")
+@click.option("--workers", type=click.IntRange(1, 256), help="Batches at the same time. Left out, they are measured.")
+@click.option(
+    "--limit", multiple=True, metavar="NAME=VALUE", help="Change a limit; `tightrope serve --limit list` shows all."
+)
+@click.option(
+    "--state",
+    type=click.Path(path_type=Path),
+    help="The folder of deployed versions and of what was found of them. Left out, ~/.local/state/tightrope.",
+)
+@click.option(
+    "--admin",
+    type=click.Path(path_type=Path),
+    help="The Unix socket that `tightrope model` talks to. Left out, admin.sock in the state folder.",
+)
+@click.option("--tls-cert", type=click.Path(exists=True, path_type=Path), help="A certificate (PEM), for https.")
+@click.option("--tls-key", type=click.Path(exists=True, path_type=Path), help="The certificate's key (PEM).")
+@click.option("--otlp", metavar="URL", help="Send traces to this collector (OTLP over HTTP). Left out, none are sent.")
 @click.option(
     "--otlp-share",
+    metavar="SHARE",
     default="100%",
     show_default=True,
     callback=_share,
-    help="The share of the requests that begin a trace.",
+    help="How many of the requests begin a trace.",
 )
 @click.option(
     "--log-level",
@@ -70,18 +89,22 @@ def _share(ctx: click.Context, param: click.Parameter, value: str) -> float:
     show_default=True,
     help="Events of this kind and graver ones go to standard error, one JSON line each.",
 )
-def serve(path: Path, **given: Any) -> None:
-    """Serve PATH: a bundle, or a folder of NAME/VERSION.bundle.
+@click.option("--json", "as_json", is_flag=True, help="Say as JSON that the server is ready, and where.")
+def serve(path: Path | None, **given: Any) -> None:
+    """Serve PATH over HTTP: a bundle, or a folder of NAME/VERSION.bundle.
 
     \b
     tightrope serve minilm.bundle --memory 100MB
     curl localhost:8080/v1/embeddings -d '{"input": "a sentence"}' -H 'Content-Type: application/json'
 
-    The dashboard is at /. Ctrl-C lets requests finish, and ends.
+    One line says when requests are answered, and where; the dashboard is at that address. Ctrl-C lets requests finish,
+    and ends; a second Ctrl-C does not wait for them.
     """
     limits = _limits(given["limit"])
     if limits is None:
         return
+    if path is None:
+        raise click.UsageError("PATH is missing: a bundle, or a folder of NAME/VERSION.bundle.")
     if given["tls_cert"] is None:
         _spare_ssl(client=(given["otlp"] or "").startswith("http:"))
     from tightrope.device.serve import logs, state
@@ -106,7 +129,7 @@ def serve(path: Path, **given: Any) -> None:
         otlp=given["otlp"],
         otlp_share=given["otlp_share"],
     )
-    Server(options).run(_say)
+    Server(options).run(_say_json if given["as_json"] else _say)
 
 
 def _spare_ssl(*, client: bool) -> None:
@@ -127,8 +150,21 @@ def _say(server: Any) -> None:
     found = server.app.state
     budget = found.ledger.budget_bytes
     memory = show(sum(found.ledger.usage().values()), "bytes") + (f" of {show(budget, 'bytes')}" if budget else "")
-    names = ", ".join(model.name for model in found.catalogue.models())
-    click.echo(f"{server.url}  {names}  {memory}  {'; '.join(found.reasons)}")
+    names = ", ".join(model.name for model in found.catalogue.models()) or "no model yet: tightrope model deploy"
+    click.echo(f"{server.url}  {names}  {memory}  threads and workers {'; '.join(found.reasons)}")
+
+
+def _say_json(server: Any) -> None:
+    """The same for programs."""
+    found = server.app.state
+    said = {
+        "url": server.url,
+        "models": [{"name": model.name, "version": model.current} for model in found.catalogue.models()],
+        "reserved_bytes": sum(found.ledger.usage().values()),
+        "budget_bytes": found.ledger.budget_bytes,
+        "reasons": list(found.reasons),
+    }
+    click.echo(json.dumps(said))
 
 
 def _limits(changes: tuple[str, ...]) -> Limits | None:
@@ -137,7 +173,8 @@ def _limits(changes: tuple[str, ...]) -> Limits | None:
     known = {item.name: type(getattr(limits, item.name)) for item in fields(Limits)}
     if "list" in changes:
         for name in known:
-            click.echo(f"{name}={getattr(limits, name):g}")
+            value = getattr(limits, name)
+            click.echo(f"{name}={value if isinstance(value, int) else format(value, 'g')}")
         return None
     values: dict[str, Any] = {}
     for change in changes:
