@@ -28,6 +28,8 @@ COMMANDS = {
     "model": "model",
     "serve": "serve",
     "key": "key",
+    "probe": "prediction",
+    "predict": "prediction",
     "targets": "lists",
     "recipes": "lists",
     "cache": "lists",
