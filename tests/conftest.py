@@ -30,6 +30,7 @@ settings.load_profile("whatever the machine is doing")
 INSTALL = {
     "torch": "pip install torch==2.13.0 && pip install 'tightrope[torch]'",
     "openvino": "pip install 'tightrope[openvino]'",
+    "PIL": "pip install 'tightrope[image]'",
     "browser": "install Chromium (Debian: apt-get install chromium)",
     "clang": "apt-get install clang libclang-rt-14-dev",
     "data": "set TIGHTROPE_DATA to the folder of evaluation data",
@@ -316,3 +317,57 @@ def native_bundle(tiny_bert: Network) -> Callable[..., Any]:
     except MissingExtraError as error:
         pytest.skip(error.message)
     return make
+
+
+@pytest.fixture(scope="session")
+def tiny_cnn(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A random classifier of images of 16 x 16 pixels as an ONNX file with its settings beside it.
+
+    It has what such networks have: zeros around the image, batch normalisations, a block of three branches, a depthwise
+    convolution in a residual block, Relu and Clip, a pool, and a softmax at its end.
+    """
+    from onnx import TensorProto, helper, numpy_helper, save
+
+    random, weights, nodes = np.random.default_rng(5), {}, []
+
+    def node(op: str, inputs: list[str], name: str, **attributes: Any) -> str:
+        nodes.append(helper.make_node(op, inputs, [name], name=name, **attributes))
+        return name
+
+    def weight(name: str, *shape: int, low: float = -1.0) -> str:
+        weights[name] = (random.uniform(low, 1, shape) * (2 / np.prod(shape[1:])) ** 0.5).astype(np.float32)
+        return name
+
+    def norm(x: str, name: str, width: int) -> str:
+        parts = [weight(f"{name}.{part}", width, low=0.3 if part in "gv" else -0.3) for part in "gbmv"]
+        return node("BatchNormalization", [x, *parts], name)
+
+    def conv(x: str, name: str, out: int, inner: int, side: int, **attributes: Any) -> str:
+        attributes = {"pads": [side // 2] * 4} | attributes
+        return node("Conv", [x, weight(f"{name}.weight", out, inner, side, side)], name, **attributes)
+
+    weights |= {"around": np.array([0, 0, 0, 0, 0, 0, 1, 1]), "low": np.float32(0), "high": np.float32(6)}
+    x = conv(node("Pad", ["image", "around"], "pad"), "stem", 8, 3, 3, pads=[0] * 4, strides=[2, 2])
+    x = node("Relu", [norm(x, "stem.norm", 8)], "stem.relu")
+    wide = norm(conv(x, "wide", 8, 8, 3), "wide.norm", 8)
+    point = norm(conv(x, "point", 8, 8, 1), "point.norm", 8)
+    x = node("Relu", [node("Add", [node("Add", [wide, point], "two"), norm(x, "same", 8)], "three")], "block")
+    y = node("Clip", [norm(conv(x, "deep", 8, 1, 3, group=8), "deep.norm", 8), "low", "high"], "deep.clip")
+    x = node("Add", [norm(conv(y, "project", 8, 8, 1), "project.norm", 8), x], "residual")
+    x = conv(node("MaxPool", [x], "pool", kernel_shape=[2, 2], strides=[2, 2]), "head", 12, 8, 1)
+    x = node("Flatten", [node("GlobalAveragePool", [node("Relu", [x], "head.relu")], "average")], "flat")
+    x = node("Gemm", [x, weight("dense.weight", 5, 12), weight("dense.bias", 5)], "dense", transB=1)
+    node("Softmax", [x], "probabilities", axis=1)
+    ports = [helper.make_tensor_value_info("image", TensorProto.FLOAT, ["batch", 3, 16, 16])]
+    results = [helper.make_tensor_value_info("probabilities", TensorProto.FLOAT, ["batch", 5])]
+    graph = helper.make_graph(nodes, "tiny", ports, results)
+    graph.initializer.extend(numpy_helper.from_array(np.asarray(value), name) for name, value in weights.items())
+    folder = tmp_path_factory.mktemp("cnn")
+    save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8), folder / "model.onnx")
+    preprocessing = {"do_resize": True, "size": {"shortest_edge": 18}, "do_center_crop": True, "crop_size": 16}
+    preprocessing |= {"image_mean": [0.5, 0.4, 0.3], "image_std": [0.2, 0.3, 0.25], "resample": 2}
+    preprocessing["crop_size"] = {"height": 16, "width": 16}
+    (folder / "preprocessor_config.json").write_text(json.dumps(preprocessing))
+    labels = {str(place): name for place, name in enumerate(("ant", "bee", "cat", "dog", "eel"))}
+    (folder / "config.json").write_text(json.dumps({"id2label": labels}))
+    return folder / "model.onnx"

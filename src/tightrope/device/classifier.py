@@ -42,6 +42,11 @@ class Classifier:
         """What each number is about."""
         if len(self.labels) != self.width:
             raise BundleError(f"{source.path} names {len(self.labels)} of {self.width} classes.", hint="Make it anew.")
+        shape = session.inputs[0].shape
+        if all(isinstance(size, int) for size in shape) and tuple(shape) != self.senses.shape:
+            raise BundleError(
+                f"{source.path} prepares images as {self.senses.shape}; its model takes {shape}.", hint="Make it anew."
+            )
         self._session = session
         self._port, self._output = session.inputs[0].name, session.outputs[0].name
         self._turn: AbstractContextManager[object] = nullcontext() if session.capabilities.parallel else Lock()
