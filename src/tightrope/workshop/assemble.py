@@ -59,15 +59,17 @@ def assemble(
     out: Path,
     *,
     force: bool = False,
+    place: Place | None = None,
     limit_s: float = LIMIT_S,
 ) -> Bundle:
     """Write the bundle. On the way it is opened in a process of its own, and what it answers is recorded in it.
 
-    `limit_s` is how long that process may take to open it, or to answer once.
+    `place` is where that process runs, by default here; `limit_s` how long it may take to open the bundle, or to
+    answer once.
     """
     with Writer(out, force=force) as writer:
         content = _content(model, converted, origin, writer)
-        with open_on_bench(writer.draft(content), Place(), Plan(), limit_s) as opened:
+        with open_on_bench(writer.draft(content), place or Place(), Plan(), limit_s) as opened:
             expected = one_by_one(opened, vectors.inputs)
         recorded = {"expected": writer.add(_npy(expected), "npy")} | _vectors(model, vectors, writer)
         return writer.seal(replace(content, vectors=recorded, files=writer.files))

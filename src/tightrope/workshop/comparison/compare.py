@@ -20,16 +20,17 @@ from tightrope import bundle
 from tightrope.bundle import Bundle
 from tightrope.device.meter.run import Plan
 from tightrope.errors import DataError, MissingExtraError, TightropeError, UnknownNameError
+from tightrope.measurement import IMAGE
 from tightrope.recipe import Recipe
 from tightrope.workshop.benches.converting import LIMIT_S, Converters
 from tightrope.workshop.comparison import facts
 from tightrope.workshop.comparison.making import Maker
 from tightrope.workshop.comparison.outcome import Cell, Comparison, Engine, State, one_line
 from tightrope.workshop.load import languages_of, load
-from tightrope.workshop.model import Model
+from tightrope.workshop.model import Model, TextSenses
 from tightrope.workshop.search import precisions
 from tightrope.workshop.search.laboratory import Laboratory
-from tightrope.workshop.search.question import ask_about
+from tightrope.workshop.search.question import ask
 from tightrope.workshop.search.trial import Trial
 from tightrope.workshop.search.watcher import Unwatched, Watcher
 
@@ -124,7 +125,7 @@ class _Comparing:
         present = self._ask(engines, converters)
         self.watcher.stage(f"loading {self.source}")
         model = load(self.source)
-        question = ask_about(languages_of(self.source, model), self.settings.data, self.settings.report_data, None)
+        question = ask(model, languages_of(self.source, model), self.settings.data, self.settings.report_data, None)
         laboratory = Laboratory.of(
             self.source,
             model,
@@ -216,8 +217,10 @@ class _Comparing:
     # Measuring ---------------------------------------------------------------------------------------
 
     def _plan(self, model: Model) -> Plan:
-        most = model.senses.max_length if hasattr(model.senses, "max_length") else max(self.settings.lengths)
-        lengths = tuple(tokens for tokens in self.settings.lengths if tokens <= most) or (most,)
+        lengths: tuple[int, ...] = (IMAGE,)
+        if isinstance(model.senses, TextSenses):
+            most = model.senses.max_length
+            lengths = tuple(tokens for tokens in self.settings.lengths if tokens <= most) or (most,)
         return Plan(
             lengths=lengths,
             seconds=self.settings.measuring_s,

@@ -9,15 +9,20 @@ from dataclasses import replace
 from pathlib import Path
 
 from tightrope.bundle import Bundle
+from tightrope.device.meter.run import Place
 from tightrope.errors import MissingExtraError, TightropeError, UnsupportedError
 from tightrope.measurement import Parity
 from tightrope.recipe import Recipe
+from tightrope.workshop.comparison import interpreter
 from tightrope.workshop.comparison.outcome import Cell, State, one_line
 from tightrope.workshop.converted import Converted
 from tightrope.workshop.search.laboratory import FAITHLESS, Laboratory, proof_parity
+from tightrope.workshop.verify import stand_in
 
 FLOAT_STEPS = ("half",)
 """Steps after which a model still computes in floats."""
+KEPT = ("not run", "interpreted")
+"""No successes here, but artefacts that may be some elsewhere."""
 SAME = 0.99
 """Least cosine of a model that computes in floats: whatever is below is another model's answer, or garbage."""
 
@@ -37,7 +42,7 @@ class Maker:
             found, made = replace(cell, state=_state(error), reason=told(error)), None
         except Exception as error:  # whatever one engine's answer leads to, the others are still to be compared
             found, made = replace(cell, state="failed", reason=one_line(f"{type(error).__name__}: {error}")), None
-        if not found.succeeded and found.state != "not run":
+        if not found.succeeded and found.state not in KEPT:
             shutil.rmtree(path, ignore_errors=True)
             found = replace(found, bundle=None)
         return replace(found, converting_s=found.converting_s or time.monotonic() - started), made
@@ -48,13 +53,18 @@ class Maker:
         try:
             made = laboratory.write(recipe, converted, path, force=True)
         except (UnsupportedError, MissingExtraError) as error:
-            made = laboratory.write_unopened(recipe, converted, path, force=True)
-            return replace(_described(cell, converted, made), state="not run", reason=told(error)), None
+            if recipe.engine not in stand_in.STAND_INS:
+                made = laboratory.write_unopened(recipe, converted, path, force=True)
+                return replace(_described(cell, converted, made), state="not run", reason=told(error)), None
+            made = laboratory.write(recipe, converted, path, force=True, place=Place(command=interpreter.COMMAND))
+            cell = replace(cell, state="interpreted", reason=one_line(stand_in.UNPROVEN[recipe.engine]))
         took = time.monotonic() - started
         close = proof_parity(made)
         found = replace(_described(cell, converted, made), converting_s=took, parity=close)
         if (wrong := self._wrong(recipe, close)) is not None:
             return replace(found, state="wrong", reason=wrong), None
+        if cell.state == "interpreted":
+            return found, None
         if self._judges:
             quality, on_samples, _ = laboratory.quality(made, laboratory.question.report)
             executed, _ = laboratory.executed(made)

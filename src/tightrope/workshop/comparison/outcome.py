@@ -9,11 +9,12 @@ from typing import Any, Literal
 
 from tightrope.measurement import Interval, Latency, Measurement, Parity, Quality
 
-State = Literal["converted", "measured", "not run", "wrong", "refused", "missing", "failed", "skipped"]
-"""`converted`: answers as the original does; `measured`: and was timed. `not run`: the artefact is there, but this
-machine cannot run it. `wrong`: it answers, but not as the original does. `refused`: the engine or its converter says
-that it cannot express the model. `missing`: not installed. `failed`: crash, hang, no output, or an error. `skipped`:
-there was no time."""
+State = Literal["converted", "measured", "interpreted", "not run", "wrong", "refused", "missing", "failed", "skipped"]
+"""`converted`: answers as the original does; `measured`: and was timed. `interpreted`: a stand-in for the engine, which
+cannot run on this machine, answers as the original does; the reason says what that leaves open. `not run`: the
+artefact is there, but nothing here can run it. `wrong`: it answers, but not as the original does. `refused`: the engine
+or its converter says that it cannot express the model. `missing`: not installed. `failed`: crash, hang, no output, or
+an error. `skipped`: there was no time."""
 
 SUCCESSES = ("converted", "measured")
 

@@ -4,6 +4,7 @@ from collections import Counter
 from collections.abc import Iterable
 
 from tightrope import units
+from tightrope.measurement import length
 from tightrope.workshop.comparison.outcome import Cell, Comparison, latency, lengths, ratio
 from tightrope.workshop.report.figures import UNMEASURED, conditions, show, show_interval
 
@@ -29,12 +30,14 @@ def ordered(found: Comparison) -> list[Cell]:
 
 def headline(found: Comparison) -> str:
     """The answer in one sentence."""
+    also = len({cell.engine for cell in found.in_state("interpreted")})
     right, engines = found.in_state("converted", "measured"), {cell.engine for cell in found.cells if cell.succeeded}
     said = f"{len(engines)} of {len(found.engines)} engines run it, in {len(right)} of {len(found.cells)} forms"
+    said += f", {also} more {'is' if also == 1 else 'are'} interpreted" if also else ""
     tokens, first = middle(found), next(iter(ordered(found)), None)
     if tokens is None or first is None or (seen := latency(first, tokens)) is None:
         return said
-    return f"{said}; the fastest at {tokens} tokens is {title(found, first)}: {units.show(seen.p50_s, 'seconds')}"
+    return f"{said}; the fastest with {length(tokens)} is {title(found, first)}: {units.show(seen.p50_s, 'seconds')}"
 
 
 def title(found: Comparison, cell: Cell) -> str:

@@ -5,6 +5,7 @@ from pathlib import Path
 
 from tightrope import units
 from tightrope.bundle import cannot_write, write_atomic
+from tightrope.measurement import length
 from tightrope.workshop.comparison.outcome import Cell, Comparison, latency, lengths
 from tightrope.workshop.report import engines
 from tightrope.workshop.report.markup import Child, Markup, inline_json, join, tag, unbroken
@@ -12,7 +13,7 @@ from tightrope.workshop.report.page import document
 from tightrope.workshop.report.run_file import plain
 from tightrope.workshop.report.sections import section, table
 
-BADGES = {"failed": "bad", "wrong": "bad", "refused": "warn", "not run": "warn"}
+BADGES = {"interpreted": "accent", "failed": "bad", "wrong": "bad", "refused": "warn", "not run": "warn"}
 CHART_WIDTH, BAR_HEIGHT, NAMES_WIDTH = 720, 22, 210
 
 
@@ -38,7 +39,10 @@ def comparison_page(found: Comparison) -> str:
 
 
 def _header(found: Comparison) -> Markup:
-    words = {state: len(found.in_state(state)) for state in ("measured", "converted", "wrong", "failed", "not run")}
+    words = {
+        state: len(found.in_state(state))
+        for state in ("measured", "converted", "interpreted", "wrong", "failed", "not run")
+    }
     kinds = {"measured": "good", "converted": "good"} | BADGES
     return tag(
         "header",
@@ -59,11 +63,11 @@ def _speed(found: Comparison) -> Markup | None:
     timed = lengths(found.cells)
     if not timed:
         return None
-    spoken = [f"{length} tokens: p50 / p95" for length in timed]
+    spoken = [f"{length(tokens)}: p50 / p95" for tokens in timed]
     head = ("engine", *spoken, "throughput", "peak memory", "cold start", "artefact")
     rows: list[tuple[Child, ...]] = []
     for cell in engines.ordered(found):
-        calls = (_call(cell, length) for length in timed)
+        calls = (_call(cell, tokens) for tokens in timed)
         rows.append((engines.title(found, cell), *calls, *engines.costs(cell)))
     return section(
         "speed",
@@ -74,9 +78,9 @@ def _speed(found: Comparison) -> Markup | None:
     )
 
 
-def _call(cell: Cell, length: int) -> Markup:
+def _call(cell: Cell, tokens: int) -> Markup:
     """Times, and beneath them how many times faster than the baseline."""
-    return join(engines.times(cell, length), tag("p", engines.faster(cell, length), class_="note"))
+    return join(engines.times(cell, tokens), tag("p", engines.faster(cell, tokens), class_="note"))
 
 
 def _bars(found: Comparison) -> Markup | None:
@@ -90,7 +94,7 @@ def _bars(found: Comparison) -> Markup | None:
         _bar(engines.title(found, cell), value, room * value / longest, BAR_HEIGHT * number)
         for number, (cell, value) in enumerate(seen)
     ]
-    label = f"p50 at {tokens} tokens, the fastest first"
+    label = f"p50 with {length(tokens)}, the fastest first"
     box = f"0 0 {CHART_WIDTH} {BAR_HEIGHT * len(seen)}"
     return tag("figure", tag("svg", *rows, viewBox=box, role="img", aria_label=label), tag("figcaption", label))
 
@@ -106,7 +110,7 @@ def _bar(name: str, seconds: float, width: float, top: int) -> Markup:
 
 
 def _quality(found: Comparison) -> Markup | None:
-    cells = engines.ordered(found)
+    cells = [*engines.ordered(found), *found.in_state("interpreted")]
     if not cells:
         return None
     head = ("engine", "cosine: least / 1 % / mean", "largest difference", "score", "loss", "ran in")
@@ -133,7 +137,9 @@ def _failures(found: Comparison) -> Markup | None:
         (name, tag("span", state, class_=f"badge {BADGES.get(state, '')}".strip()), _words(reason))
         for name, state, reason in lost
     ]
-    return section("failures", "What does not run, and why", table(("engine", "", "reason"), rows, "Failures", words=3))
+    return section(
+        "failures", "What does not run here, and why", table(("engine", "", "reason"), rows, "Failures", words=3)
+    )
 
 
 def _fallbacks(found: Comparison) -> Markup | None:

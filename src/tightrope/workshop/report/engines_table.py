@@ -8,12 +8,21 @@ from rich.table import Table
 from rich.text import Text
 
 from tightrope import units
+from tightrope.measurement import length
 from tightrope.workshop.comparison.outcome import Cell, Comparison, lengths
 from tightrope.workshop.report import engines
 from tightrope.workshop.report.figures import printable
 from tightrope.workshop.report.table import console
 
-STYLES = {"failed": "red", "wrong": "red", "refused": "yellow", "not run": "yellow", "missing": "dim", "skipped": "dim"}
+STYLES = {
+    "interpreted": "green",
+    "failed": "red",
+    "wrong": "red",
+    "refused": "yellow",
+    "not run": "yellow",
+    "missing": "dim",
+    "skipped": "dim",
+}
 
 
 def print_comparison(found: Comparison, out: Console | None = None) -> None:
@@ -46,13 +55,13 @@ def _converted(found: Comparison) -> Table:
 
 def _speed(found: Comparison, timed: Sequence[int]) -> Table:
     """p50 at each length, and at the middle one how many times faster than the baseline."""
-    tokens = engines.middle(found)
-    assert tokens is not None
-    head = ("p50, tokens:", *(f"{length}" for length in timed), f"faster at {tokens}")
+    middle = engines.middle(found)
+    assert middle is not None
+    head = ("p50 with", *(length(tokens) for tokens in timed), f"faster with {length(middle)}")
     rows = []
     for cell in engines.ordered(found):
-        calls = (engines.times(cell, length).partition(" / ")[0] for length in timed)
-        rows.append((cell.name, *calls, engines.faster(cell, tokens)))
+        calls = (engines.times(cell, tokens).partition(" / ")[0] for tokens in timed)
+        rows.append((cell.name, *calls, engines.faster(cell, middle)))
     return _table(head, rows)
 
 

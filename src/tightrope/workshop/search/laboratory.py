@@ -133,12 +133,13 @@ class Laboratory:
             else convert(model, recipe.engine)
         )
 
-    def write(self, recipe: Recipe, converted: Converted, path: Path, *, force: bool = False) -> Bundle:
-        """A bundle of what `convert` gave, opened and asked in a process of its own."""
-        model, limit_s = self._compressed(recipe), self._limit_s(self.patience_s)
-        return assemble(
-            model, converted, self._origin(recipe, model), self._vectors(), path, force=force, limit_s=limit_s
-        )
+    def write(
+        self, recipe: Recipe, converted: Converted, path: Path, *, force: bool = False, place: Place | None = None
+    ) -> Bundle:
+        """A bundle of what `convert` gave, opened and asked in a process of its own, here or at another place."""
+        model = self._compressed(recipe)
+        settings: dict[str, Any] = {"force": force, "place": place, "limit_s": self._limit_s(self.patience_s)}
+        return assemble(model, converted, self._origin(recipe, model), self._vectors(), path, **settings)
 
     def write_unopened(self, recipe: Recipe, converted: Converted, path: Path, *, force: bool = False) -> Bundle:
         """The same where the engine cannot run here: nobody has asked it anything."""

@@ -16,8 +16,6 @@ from tightrope.workshop.search import space
 WORDS = ("fp32", "fp16", "int8", "int4")
 PLAIN_INT8 = f"{space.TOKEN} + {space.TABLES[0]}"
 """For an engine that nothing is known of: the form that most engines have a kernel for."""
-IMAGES_INT8 = "int8(activations=static)"
-"""For models of images: convolutions know static ranges only."""
 
 
 def split(text: str) -> tuple[str, ...]:
@@ -32,7 +30,7 @@ def split(text: str) -> tuple[str, ...]:
 
 def recipe_for(precision: str, engine: str, model: Model) -> Recipe:
     """What to do to a model for this precision on this engine. Raises `RecipeError` as `read` does."""
-    steps = (read(precision) or Recipe.parse(_written(precision.strip(), engine, model))).steps
+    steps = (read(precision) or _best(precision.strip(), engine, model)).steps
     if not any(table.is_vocabulary for table in model.tables()):  # there is no table to make smaller
         steps = tuple(step for step in steps if step.name != "embedding")
     return Recipe(steps, engine)
@@ -61,15 +59,14 @@ def read(precision: str) -> Recipe | None:
     return found
 
 
-def _written(word: str, engine: str, model: Model) -> str:
+def _best(word: str, engine: str, model: Model) -> Recipe:
     bodies = space.BODIES.get(engine, ())
     if word == "fp32":
-        return "original"
+        return Recipe((), engine)
     if word == "fp16":
-        return space.PLAIN[0]
-    if word == "int8" and model.task.name == "classification":
-        return IMAGES_INT8
+        return Recipe.parse(space.PLAIN[0])
     if word == "int8":
-        return space.OPENERS.get(engine) or next((body for body in bodies if "int8" in body), PLAIN_INT8)
+        plain = next((body for body in bodies if "int8" in body), PLAIN_INT8)
+        return next(iter(space.first(model, (engine,))), Recipe.parse(plain))
     body = next((body for body in bodies if "int4" in body), None)
-    return recipes.named()["int4"].body if body is None else f"{body} + {space.TABLES[2]}"
+    return recipes.named()["int4"] if body is None else Recipe.parse(f"{body} + {space.TABLES[2]}")
