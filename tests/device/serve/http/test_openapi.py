@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from tightrope.device.serve.http import failures, openapi
-from tightrope.device.serve.http.app import ROUTES
+from tightrope.device.serve.http.app import ROUTES, _api_of, _route
 
 DOCUMENT: dict[str, Any] = json.loads(openapi._document("1", locked=True))
 OPERATIONS = {
@@ -49,6 +49,17 @@ def test_failures_are_as_it_says(api: str, kind: str) -> None:
     if api == "openai":
         wanted, found = wanted["properties"]["error"], found["error"]
     assert set(wanted["required"]) <= set(found) <= set(wanted["properties"])
+
+
+def test_methods_of_a_path_are_those_of_the_document() -> None:
+    """A path as it is comes before one with braces, as OpenAPI has it; failures are those of the path's own API."""
+    for path, methods in DOCUMENT["paths"].items():
+        route, allowed = _route("BREW", path)
+        assert route is None and allowed == {name.upper() for name in methods}
+        assert [openapi.TITLES.get(_api_of(path), _api_of(path))] in [said["tags"] for said in methods.values()]
+    assert _route("DELETE", "/v1/documents/delete") == (None, {"POST"})
+    assert _route("DELETE", "/v1/documents/other")[0] is not None
+    assert (_api_of("/v1/nothing"), _api_of("/v2/nothing"), _api_of("/nothing")) == ("openai", "v2", "other")
 
 
 def _is(operation: dict[str, Any], api: str) -> bool:

@@ -40,6 +40,7 @@ SESSION = "tightrope"
 """The cookie of who logged in to the dashboard."""
 _SAFE: Headers = ((b"x-content-type-options", b"nosniff"), (b"cache-control", b"no-store"))
 _FIXED = {(route.method, route.path): route for route in ROUTES if "{" not in route.path}
+_PATHS = frozenset(path for _, path in _FIXED)
 _OTHERS = tuple(route for route in ROUTES if "{" in route.path)
 _ID = re.compile(r"[A-Za-z0-9._-]{1,64}")
 
@@ -192,16 +193,24 @@ def _route(method: str, path: str) -> tuple[Route | None, set[str]]:
     found = _FIXED.get((method, path))
     if found is not None:
         return found, set()
-    here = [route for route in _OTHERS if parameters(route.path, path) is not None]
+    here = _at(path)
     for route in here:
         if route.method == method:
             return route, set()
-    known = {route.method for route in here} | {name for name, known in _FIXED if known == path}
-    return None, known - {"WEBSOCKET"}
+    return None, {route.method for route in here} - {"WEBSOCKET"}
+
+
+def _at(path: str) -> list[Route]:
+    """The routes of a path: those that name it as it is, else those with braces (OpenAPI's order)."""
+    if path in _PATHS:
+        return [route for route in ROUTES if route.path == path]
+    return [route for route in _OTHERS if parameters(route.path, path) is not None]
 
 
 def _api_of(path: str) -> str:
-    """The API that a path without a route was probably meant for."""
+    """The API of a path that has no route for a method; if it has none at all, the one that was probably meant."""
+    for route in _at(path):
+        return route.api
     first = path.split("/")[1] if "/" in path else ""
     return {"v1": "openai", "v2": "v2"}.get(first, "other")
 
