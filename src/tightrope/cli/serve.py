@@ -133,16 +133,23 @@ def serve(path: Path | None, **given: Any) -> None:
 
 
 def _spare_ssl(*, client: bool) -> None:
-    """Load asyncio, and a client if one is needed, as where Python has no ssl: that would be 4 MB for nothing."""
-    sys.modules["ssl"] = None  # type: ignore[assignment]
-    import asyncio
+    """Load what asks for OpenSSL, and a client if one is needed, as where Python has none: 8 MB for nothing.
 
-    assert asyncio
+    Python's own SHA-256 takes its place: a bundle of 23 MB is verified in 75 ms instead of 20.
+    """
+    names = ("ssl", "_hashlib")
+    sys.modules.update(dict.fromkeys(names))  # type: ignore[arg-type]
+    import asyncio
+    import hashlib
+    import hmac
+
+    assert asyncio and hashlib and hmac
     if client:
         import http.client
 
         assert http.client
-    del sys.modules["ssl"]
+    for name in names:
+        del sys.modules[name]
 
 
 def _say(server: Any) -> None:

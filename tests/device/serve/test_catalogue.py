@@ -132,8 +132,9 @@ def test_folders_that_are_no_models_are_left_out(folder: Path, tmp_path: Path) -
     (folder / "faq" / "2.bundle").mkdir()
     (folder / "faq" / "notes.txt").write_text("no bundle")
     assert {name: len(found) for name, found in find(folder).items()} == {"faq": 1, "minilm": 3, "search": 1}
+    assert find(folder / "empty") == {}
     with pytest.raises(ServeError, match="There is no bundle in"):
-        find(folder / "empty")
+        find(folder / "bad name")
 
 
 # Memory -----------------------------------------------------------------------------------------------------

@@ -71,6 +71,23 @@ def test_a_process_starts_answers_and_ends_when_told(tiny, tmp_path):
     assert not (tmp_path / "admin.sock").exists()
 
 
+def test_a_server_without_a_model_waits_for_one(tiny, tmp_path):
+    (tmp_path / "models").mkdir()
+    with command(tmp_path / "models", tmp_path / "state") as (_, url):
+        for path, body in (("/health/ready", None), ("/v1/embeddings", {"input": "the cat"})):
+            with pytest.raises(urllib.error.HTTPError, match="503") as refused:
+                ask(f"{url}{path}", body)
+            said = refused.value.read().decode()
+            assert "There is no model yet" in said and "tightrope model deploy" in said
+            assert int(refused.value.headers["retry-after"]) > 0
+        assert ask(f"{url}/health/live")["live"] and ask(f"{url}/v1/models")["data"] == []
+        deploy = [sys.executable, "-m", "tightrope", "model", "deploy", "faq", str(tiny)]
+        subprocess.run([*deploy, "--admin", str(tmp_path / "state" / "admin.sock")], capture_output=True, check=True)
+        assert ask(f"{url}/v1/embeddings", {"input": "the cat"})["data"]
+    with command(tmp_path / "models", tmp_path / "state") as (_, url):
+        assert [model["id"] for model in ask(f"{url}/v1/models")["data"]] == ["faq"], "it is there after a restart"
+
+
 def test_a_request_that_was_begun_is_answered_before_the_end(tiny, tmp_path):
     with command(tiny, tmp_path) as (process, url):
         host, port = url.removeprefix("http://").split(":")

@@ -24,7 +24,7 @@ from tightrope.device.serve.ledger import Ledger
 from tightrope.device.serve.limits import Limits
 from tightrope.device.serve.loader import Loader, Model, Open, footprint_bytes
 from tightrope.device.serve.metrics import Metrics
-from tightrope.device.serve.readiness import Prober, Readiness
+from tightrope.device.serve.readiness import NO_MODEL, Prober, Readiness
 from tightrope.device.serve.releases import Model as Known
 from tightrope.device.serve.releases import Release, checked_name
 from tightrope.device.serve.rollout import Rollout
@@ -297,6 +297,8 @@ class Catalogue:
         if name is None and len(self._names) == 1:
             return models[self._names[0]]
         found = models.get(name) if name in self._names and name is not None else None
+        if found is None and not self._names:
+            raise RefusedError(NO_MODEL[0], hint=NO_MODEL[1], reason="unavailable", retry_after_s=10.0)
         if found is None:
             what = "No model is named" if name is None else f"There is no model {name!a:.60}"
             raise RefusedError(f"{what}.", hint=f"There is: {_some(self._names)}.", reason="unknown_model")

@@ -55,8 +55,8 @@ class ModelState:
 def find(path: Path) -> dict[str, list[Release]]:
     """The bundles at a place, by model: one bundle, or a folder of NAME/VERSION.bundle. The newest version is last.
 
-    What is no bundle, or bears no name, is left out and logged. Raises `ServeError` if nothing is left,
-    `BundleError` for a single bundle that cannot be read.
+    What is no bundle, or bears no name, is left out and logged. There may be nothing at all: models are deployed later.
+    Raises `ServeError` if there is something, but no bundle, `BundleError` for a single bundle that cannot be read.
     """
     if (path / MANIFEST).exists() or not path.is_dir():
         source = bundle.read(path, verify=False)
@@ -66,7 +66,7 @@ def find(path: Path) -> dict[str, list[Release]]:
     found: dict[str, list[Release]] = {}
     for release in _in_folder(path):
         found.setdefault(release.name, []).append(release)
-    if not found:
+    if not found and any(not item.name.startswith(".") for item in path.iterdir()):
         raise ServeError(
             f"There is no bundle in {path}.", hint="Put them there as NAME/VERSION.bundle, or name one bundle."
         )

@@ -32,6 +32,9 @@ class Readiness:
     checked: tuple[str, ...] = ()
 
 
+NO_MODEL = "There is no model yet.", "Bring one: tightrope model deploy NAME BUNDLE."
+
+
 class Prober:
     """Asks the versions that answer users. Safe for use from several threads: they share one answer."""
 
@@ -56,7 +59,7 @@ class Prober:
                 return self._last[1]
             loaded = self._loader.loaded()
             asked = [item for item in currents if item.lane in loaded] or list(currents[:1])
-            found = Readiness(ready=bool(asked), reason="" if asked else "There is no model.")
+            found = Readiness(ready=bool(asked), reason="" if asked else " ".join(NO_MODEL))
             for release in asked:
                 found = replace(found, checked=(*found.checked, release.lane))
                 if wrong := self._wrong(release):

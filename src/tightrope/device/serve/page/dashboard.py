@@ -2,7 +2,6 @@
 
 import base64
 import hashlib
-import html
 import json
 from collections.abc import Mapping
 from functools import cache
@@ -21,6 +20,8 @@ def dashboard(status: Mapping[str, Any]) -> bytes:
 
 def log_in(message: str = "") -> bytes:
     """The form that asks for a key; `message` says why it is asked again."""
+    import html  # half a megabyte of names of characters, for who logs in
+
     return _template("log_in.html").replace("{{message}}", html.escape(message)).encode()
 
 
