@@ -92,12 +92,20 @@ def rows_of_x(*shape: int) -> dict[str, Any]:
     return {"x": x}
 
 
+REFUSED = {"ncnn": ("blocks",)}
+"""Weights that an engine says it cannot take, with the layer's name."""
+
+
 @pytest.mark.parametrize("weight", WEIGHTS)
 @pytest.mark.parametrize("scheme", SCHEMES)
 def test_a_layer_is_what_the_reference_says(graph_engine, opened, answer, scheme, weight):
     model = annotated(layer(), SCHEMES[scheme], WEIGHTS[weight])
+    if weight in REFUSED.get(graph_engine, ()):
+        with pytest.raises(UnsupportedError, match="dense"):
+            opened(model, graph_engine)
+        return
     found, given = opened(model, graph_engine), rows_of_x(2, 5)
-    if found.converted.approximations:  # by a rule of the engine's own: near the finest rounding of the input
+    if found.converted.approximations or found.converted.floats:  # near the finest rounding of the input, or none
         model, allowed = model.rewrite(schemes={"w": finest(SCHEMES[scheme])}), 0.03
     else:  # ONNX clips a symmetric grid at -128, the reference at -127
         allowed = 0.004 if scheme == "static symmetric" else 1e-5
@@ -114,10 +122,10 @@ def finest(scheme: Scheme) -> Scheme:
 def test_a_gemm_is_a_layer_too(graph_engine, opened, answer):
     model = annotated(layer(gemm=True), SCHEMES["static"], WEIGHTS["symmetric"])
     found, given = opened(model, graph_engine), rows_of_x(5)
-    precision = "int8"
+    precision, allowed = "int8", 1e-4
     if found.converted.approximations:  # an engine that does not round this input as it is told
-        model, precision = model.rewrite(schemes={"w": finest(SCHEMES["static"])}), "wint8"
-    assert np.allclose(found.run(given), answer(model, given), atol=1e-4)
+        model, precision, allowed = model.rewrite(schemes={"w": finest(SCHEMES["static"])}), "wint8", 0.06
+    assert np.allclose(found.run(given), answer(model, given), atol=allowed)
     assert found.converted.precision == precision
 
 

@@ -12,6 +12,7 @@ import tempfile
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
+from threading import Lock
 from typing import Any
 
 import numpy as np
@@ -25,16 +26,18 @@ _DTYPES = {"float32": np.float32, "int64": np.int32, "int32": np.int32}
 _FAILURES = (RuntimeError, ValueError, TypeError, SystemError)
 """What its Python half raises; the last for errors that it forgot to say."""
 
+_HEARING = Lock()
+
 
 @contextmanager
 def overheard() -> Iterator[Callable[[], str]]:
     """Catch what native code writes to the standard output of the process; called at the end, the value gives it."""
     flush = ctypes.CDLL(None).fflush
-    sys.stdout.flush()
-    flush(None)
-    kept = os.dup(1)
     text = ""
-    with tempfile.TemporaryFile() as caught:
+    with _HEARING, tempfile.TemporaryFile() as caught:
+        sys.stdout.flush()
+        flush(None)
+        kept = os.dup(1)
         os.dup2(caught.fileno(), 1)
         try:
             yield lambda: text
