@@ -30,7 +30,7 @@ def _share(ctx: click.Context, param: click.Parameter, value: str) -> float:
 
 
 @click.command()
-@click.argument("path", required=False, type=click.Path(exists=True, path_type=Path))
+@click.argument("path", metavar="PATH", required=False, type=click.Path(exists=True, path_type=Path))
 @click.option(
     "--memory",
     callback=_bytes,
@@ -157,8 +157,8 @@ def _say(server: Any) -> None:
     found = server.app.state
     budget = found.ledger.budget_bytes
     memory = show(sum(found.ledger.usage().values()), "bytes") + (f" of {show(budget, 'bytes')}" if budget else "")
-    names = ", ".join(model.name for model in found.catalogue.models()) or "no model yet: tightrope model deploy"
-    click.echo(f"{server.url}  {names}  {memory}  threads and workers {'; '.join(found.reasons)}")
+    names = ", ".join(model.name for model in found.catalogue.models())
+    click.echo(f"{server.url}  {f'serves {names}' if names else 'has no model: tightrope model deploy'}  {memory}")
 
 
 def _say_json(server: Any) -> None:
