@@ -30,6 +30,7 @@ EXTRAS = {
     "pypdf": "index",
     "usearch": "ann",
     "coremltools": "coreml",
+    "cuda": "tensorrt",
     "MNN": "mnn",
     "PIL": "image",
     "coremltools": "coreml",

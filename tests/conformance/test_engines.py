@@ -58,6 +58,8 @@ def refused(engine: str) -> tuple[str, ...]:
     return REFUSED.get(engine) or tuple(getattr(plugins.load("converters", engine), "REFUSES", ()))
 
 
+IN_FLOAT = {"tensorrt": ("weights asymmetric", "bits, asymmetric", "blocks, asymmetric")}
+"""Words in the names of forms whose layers an engine runs in float, and says so."""
 EXACT = ("fp32", "fp16", *(name for name in FORMS if name.startswith("table")))
 
 
@@ -98,7 +100,7 @@ def test_a_small_model_answers_as_the_reference_does(
     assert cosines(found.run(given), answer(model, given)).min() >= least
     if not FORMS[form].get("rotation"):  # a product of its own, and at this width no small one; the real model is wider
         assert _share_as_declared(found, given) >= 0.95
-    assert not found.converted.floats
+    assert not found.converted.floats or any(word in form for word in IN_FLOAT.get(engine, ()))
 
 
 @pytest.mark.parametrize("form", [form for form in FORMS if form not in SEES_THE_BATCH])

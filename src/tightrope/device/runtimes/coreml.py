@@ -119,9 +119,12 @@ class CoreMlSession:
         if self._predict is None:
             raise EngineError("The Core ML session is closed.", hint="Open the bundle again.")
         arrays = {port.name: _array(feeds, port) for port in self.inputs}
+        counts = {len(array) for array in arrays.values()}
+        if len(counts) != 1 or counts == {0}:
+            raise EngineError(f"The inputs hold {sorted(counts)} rows.", hint="Give as many of each, and one or more.")
         rows = []
         try:
-            for row in range(len(next(iter(arrays.values())))):
+            for row in range(counts.pop()):
                 found = self._predict({name: array[row : row + 1] for name, array in arrays.items()})
                 rows.append({port.name: found[port.name] for port in self.outputs})
         except (RuntimeError, ValueError, IndexError) as error:

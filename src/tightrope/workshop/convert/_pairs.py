@@ -54,18 +54,25 @@ class PairsForm(Form):
         if not isinstance(weight, Quantized) or reason:
             if reason and (isinstance(weight, Quantized) or scheme.bits is not None):
                 self.in_float[name] = reason
-            half = not isinstance(weight, Quantized) and weight.dtype == np.float16
-            self.count(layer, "fp16" if half else "fp32")
-            self.floats(layer)
+            self.float_layer(layer)
             return
         weight = centred(weight)
         kept, bias = self.kept(layer)
         x = self._input(layer, weight)
         stored = self.widened(weight, f"{name}.wide")
         parts = [self.build.node("MatMul", [x, stored], f"{name}.whole"), None, kept]
+        if centre := self.centre(layer):
+            bias = centre * weight.dequantize().sum(0) + (0 if bias is None else bias)
         if bias is not None:
             parts[1] = self.build.constant(bias.astype(np.float32), f"{name}.offsets")
         self.add(parts, layer)
+
+    def float_layer(self, layer: Layer) -> None:
+        """The layer in float arithmetic, its weights as values."""
+        weight = self.graph.weights[layer.linear.weight]
+        self.count(layer, "fp16" if not isinstance(weight, Quantized) and weight.dtype == np.float16 else "fp32")
+        self._as_values(layer.linear.weight)
+        self.floats(layer)
 
     def _input(self, layer: Layer, weight: Quantized) -> str:
         """The layer's input, between a pair if its range is static."""
@@ -76,7 +83,17 @@ class PairsForm(Form):
             if self.scheme(layer).bits is not None:
                 self.approximations[layer.name] = self.unrounded
             return x
-        return self.shared("rounded", layer, lambda base: self.pair(x, grid, base))
+        return self.shared("rounded", layer, lambda base: self.pair(self._centred(layer, x, base), grid, base))
+
+    def _centred(self, layer: Layer, x: str, base: str) -> str:
+        centre = self.centre(layer)
+        return (
+            self.build.node("Sub", [x, self.build.constant(centre, f"{base}.centre")], f"{base}.off") if centre else x
+        )
+
+    def centre(self, layer: Layer) -> float:
+        """What is taken from the layer's input before its pair, and given back by the bias: nothing."""
+        return 0.0
 
     def pair(self, x: str, grid: tuple[Array, Array], base: str) -> str:
         """x rounded to a grid and widened again."""
@@ -89,16 +106,15 @@ class PairsForm(Form):
     def _other(self, node: onnx.NodeProto) -> None:
         """A node as it is; quantised weights that must not keep their codes are given as floats."""
         for name in dict.fromkeys(node.input):
-            weight = self.graph.weights.get(name)
-            if isinstance(weight, Quantized) and (reason := self.why_float(weight)) and name not in self.build.weights:
-                self.in_float[name] = reason
-                self.build.weight(name, weight.dequantize())
-                self.share_copied(name)
+            self._as_values(name)
         self.copy(node)
 
-    def share_copied(self, name: str) -> None:
-        """Let `copy` know that a weight is written already."""
-        self._shared["copied", name] = name
+    def _as_values(self, name: str) -> None:
+        """Store a weight that must not keep its codes as floats, if it is one; `copy` then finds it there."""
+        weight = self.graph.weights.get(name)
+        if isinstance(weight, Quantized) and self.why_float(weight) and name not in self.build.weights:
+            self.build.weight(name, weight.dequantize())
+            self._shared["copied", name] = name
 
     @property
     def kinds(self) -> dict[str, int]:

@@ -28,6 +28,8 @@ OPENERS = {
     "native": f"{ROTATED} + {TABLES[0]}",
     "onnxruntime": f"{SMOOTH} + {STATIC} + {TABLES[0]}",
     "openvino": f"{SMOOTH} + {STATIC} + {TABLES[0]}",
+    "coreml": f"half + {SMOOTH} + {STATIC} + {TABLES[0]}",
+    "tensorrt": f"{SMOOTH} + {STATIC} + {TABLES[0]}",
 }
 """For each engine the recipe to begin with: what did best on it, on models measured so far."""
 
@@ -66,6 +68,8 @@ BODIES: dict[str, tuple[str, ...]] = {
         "int8(activations=static, calibration=percentile)",
         "int4",
     ),
+    "coreml": (f"half + {SMOOTH} + {STATIC}", "half + int8(activations=none, compensation=gptq)", "half + int4"),
+    "tensorrt": (f"{SMOOTH} + {STATIC}", "int8(activations=none, compensation=gptq)"),
 }
 IMAGES = (
     "int8(activations=static)",
