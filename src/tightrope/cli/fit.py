@@ -33,7 +33,14 @@ FORCE = click.option("--force", is_flag=True, help="Replace the bundle that lies
 )
 @click.option("--judge", help="Your own measure of quality, module:function (docs/guide/verifying.md).")
 @click.option("--time", "limit", default="165s", show_default=True, help="Time limit of the whole, as in 5min.")
-@click.option("--engines", default="", help="Engines to try, as in onnxruntime,openvino; by default all installed.")
+@click.option(
+    "--engines",
+    "--runtime",
+    "engines",
+    default="",
+    help="Engines to try, as in onnxruntime,openvino, or all that are installed; by default native, onnxruntime and "
+    "openvino.",
+)
 @click.option("--recipe", "written", multiple=True, help="Try exactly this recipe; may be given several times.")
 @click.option("--bench", help="A command that starts a bench elsewhere, as in 'ssh pi tightrope bench-worker'.")
 @click.option(

@@ -19,7 +19,7 @@ from tightrope.measurement import IMAGE, Parity, Quality
 from tightrope.recipe import Recipe
 from tightrope.target import Target
 from tightrope.workshop import cache
-from tightrope.workshop.converted import takes
+from tightrope.workshop.benches.converting import Converters
 from tightrope.workshop.load import languages_of, load
 from tightrope.workshop.model import Model, TextSenses
 from tightrope.workshop.search import acceptance, frontier, space
@@ -44,6 +44,9 @@ CONFIRMING_S = 6.0
 SENSITIVITY_S = 5.0
 """What is wanted left of the time to find out how much each layer bears."""
 
+ALL = "all"
+"""In place of engines: every one that is installed."""
+
 CACHE_BYTES = 4_000_000_000
 
 
@@ -51,8 +54,9 @@ CACHE_BYTES = 4_000_000_000
 class Settings:
     """How to search; every field has a default that suits most.
 
-    `seconds`: the time limit of the whole. `engines`: which to try, by default all that are installed. `bench`: a
-    command that starts a bench elsewhere; `target`: what device it is, which limits engines, threads and memory.
+    `seconds`: the time limit of the whole. `engines`: which to try, or `all` that are installed; by default those of
+    `space.USUAL` that are. `bench`: a command that starts a bench elsewhere; `target`: what device it is, which limits
+    engines, threads and memory.
     `data`, `report_data`: files (or folders of images) of the task, to search by and to quote; `judge`: the user's own
     `module:function`. `recipes`: try exactly these.
     """
@@ -155,8 +159,9 @@ class _Fit:
         )
         with laboratory:
             self.watcher.stage("timing the original")
-            engines = tuple(name for name in self.engines if takes(name, model)) or self.engines
-            originals = laboratory.find_baseline(space.for_originals(engines))
+            engines = tuple(name for name in self.engines if laboratory.takes(name)) or self.engines
+            usual = [name for name in engines if name in space.USUAL]  # the others' tools take their time
+            originals = laboratory.find_baseline(space.for_originals(usual or engines))
             self._check_bench(laboratory)
             failed = {Recipe.parse(trial.recipe).engine for trial in originals if trial.state == "failed"}
             explorer = self._explore(laboratory, [name for name in engines if name not in failed])
@@ -317,25 +322,43 @@ Confirmed = tuple[Quality, Parity | None]
 
 
 def usable_engines(settings: Settings) -> tuple[str, ...]:
-    """The engines to try: those asked for, or all that are installed and that the target runs."""
+    """The engines to try: those asked for, or the usual ones that are installed and that the target runs.
+
+    `all` stands for every engine that is installed; the tools of those that are not usual are asked in a process apart.
+    Raises `UnknownNameError` or `MissingExtraError` for one that was named and is not here.
+    """
     allowed = target.load(settings.target).engines if settings.target else None
-    for name in settings.engines:
-        plugins.load("converters", name)  # an engine that was asked for and is missing is an error
-        if allowed is not None and name not in allowed:
-            raise UnsupportedError(f"{settings.target} does not run {name}.", hint=f"It runs: {', '.join(allowed)}.")
-    if settings.engines:
-        return settings.engines
-    found = []
-    for name in plugins.names("converters"):
-        try:
-            plugins.load("converters", name)
-        except MissingExtraError:
-            continue
-        if allowed is None or name in allowed:
-            found.append(name)
+    with Converters() as converters:
+        for name in settings.engines:
+            if name == ALL:
+                continue
+            _check_here(name, converters)
+            if allowed is not None and name not in allowed:
+                hint = f"It runs: {', '.join(allowed)}."
+                raise UnsupportedError(f"{settings.target} does not run {name}.", hint=hint)
+        if settings.engines and ALL not in settings.engines:
+            return settings.engines
+        candidates = plugins.names("converters") if ALL in settings.engines else space.USUAL
+        found = [name for name in candidates if (allowed is None or name in allowed) and _is_here(name, converters)]
     if not found:
         raise MissingExtraError("No engine is installed.", hint="pip install 'tightrope[fit]'")
     return tuple(found)
+
+
+def _check_here(engine: str, converters: Converters) -> None:
+    """Raise the error of an engine that cannot be tried. One that is usual is loaded in this process."""
+    if engine in space.USUAL:
+        plugins.load("converters", engine)
+    else:
+        converters.about(engine)
+
+
+def _is_here(engine: str, converters: Converters) -> bool:
+    try:
+        _check_here(engine, converters)
+    except TightropeError:
+        return False
+    return True
 
 
 def peak_memory_bytes() -> int:

@@ -28,11 +28,12 @@ from tightrope.workshop.assemble import Origin, Vectors, assemble, assemble_unop
 from tightrope.workshop.benches.answering import open_on_bench
 from tightrope.workshop.benches.converting import Converters
 from tightrope.workshop.compress import apply_step, read_digest
-from tightrope.workshop.converted import Converted, convert
+from tightrope.workshop.converted import Converted, convert, takes
 from tightrope.workshop.model import Model, TextSenses
 from tightrope.workshop.observe import Observer
 from tightrope.workshop.search import blas
 from tightrope.workshop.search.question import Given, Part, Question, spread
+from tightrope.workshop.search.space import USUAL
 from tightrope.workshop.search.trial import Trial, usual
 from tightrope.workshop.verify.answers import Answers, one_by_one, open_reference
 from tightrope.workshop.verify.parity import first_divergence, parity
@@ -47,9 +48,6 @@ LONGEST_MEASURED = 20_000
 ANSWERING_S = 120.0
 LEAST_LIMIT_S = 10.0
 """A request gets so long even when time is up; a bench that takes longer has hung."""
-
-TRUSTED = ("native", "onnxruntime", "openvino")
-"""Engines whose converters run in this process: a search makes dozens of their bundles, and each start costs."""
 
 FAITHLESS = 0.8
 """Below this mean cosine of the answers no task survives: the layer where it goes wrong is named, no more is asked."""
@@ -152,8 +150,14 @@ class Laboratory:
             return self.converters.version(engine)
         return str(plugins.load("runtimes", engine).version())
 
+    def takes(self, engine: str) -> bool:
+        """Whether an engine takes this kind of model."""
+        if self._apart(engine):
+            return self.converters.takes(engine, self.model)
+        return takes(engine, self.model)
+
     def _apart(self, engine: str) -> bool:
-        return self.apart or engine not in TRUSTED
+        return self.apart or engine not in USUAL  # a search makes dozens of bundles for these, and each start costs
 
     def _origin(self, recipe: Recipe, model: Model) -> Origin:
         return Origin(

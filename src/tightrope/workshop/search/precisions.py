@@ -14,8 +14,6 @@ from tightrope.workshop.model import Model
 from tightrope.workshop.search import space
 
 WORDS = ("fp32", "fp16", "int8", "int4")
-PLAIN_INT8 = f"{space.TOKEN} + {space.TABLES[0]}"
-"""For an engine that nothing is known of: the form that most engines have a kernel for."""
 
 
 def split(text: str) -> tuple[str, ...]:
@@ -60,13 +58,13 @@ def read(precision: str) -> Recipe | None:
 
 
 def _best(word: str, engine: str, model: Model) -> Recipe:
-    bodies = space.BODIES.get(engine, ())
+    bodies = space.BODIES.get(engine, space.UNKNOWN)
     if word == "fp32":
         return Recipe((), engine)
     if word == "fp16":
         return Recipe.parse(space.PLAIN[0])
     if word == "int8":
-        plain = next((body for body in bodies if "int8" in body), PLAIN_INT8)
-        return next(iter(space.first(model, (engine,))), Recipe.parse(plain))
+        plain = next(body for body in (*bodies, *space.UNKNOWN) if "int8" in body)
+        return next(iter(space.first(model, (engine,))), Recipe.parse(f"{plain} + {space.TABLES[0]}"))
     body = next((body for body in bodies if "int4" in body), None)
     return recipes.named()["int4"] if body is None else Recipe.parse(f"{body} + {space.TABLES[2]}")

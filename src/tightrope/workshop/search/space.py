@@ -24,6 +24,12 @@ ROTATED = "smooth(alpha=0.5) + rotate + int8(compensation=gptq)"
 SLOW_IN_FLOAT = ("native",)
 """Engines made for integers: an original is never fastest there, and timing it there is time lost."""
 
+USUAL = ("native", "onnxruntime", "openvino")
+"""The engines that a search tries by itself: quick to convert for, and mostly the fastest on a computer."""
+
+UNKNOWN = (TOKEN,)
+"""What is tried on an engine that nothing was measured on: the form that most engines have a kernel for."""
+
 OPENERS = {
     "native": f"{ROTATED} + {TABLES[0]}",
     "onnxruntime": f"{SMOOTH} + {STATIC} + {TABLES[0]}",
@@ -120,7 +126,7 @@ def others(model: Model, engines: Sequence[str]) -> tuple[Recipe, ...]:
 
 
 def _of_engine(engine: str, tables: Sequence[str]) -> list[Recipe]:
-    bodies = BODIES.get(engine, ())
+    bodies = BODIES.get(engine, UNKNOWN)
     written = []
     for number, body in enumerate(bodies):
         tried = tables if number < MOST_TABLES else tables[:1]
