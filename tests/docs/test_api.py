@@ -3,6 +3,7 @@
 import http.client
 import json
 import re
+import socket
 from collections.abc import Iterator
 from dataclasses import fields
 from pathlib import Path
@@ -128,3 +129,23 @@ def test_limits_are_limits() -> None:
 def test_headers_are_those_that_the_document_has() -> None:
     for parameter in (openapi.ID, openapi.PARENT, openapi.DEADLINE, openapi.PRIORITY):
         assert f"`{parameter['name']}`" in PAGE
+
+
+@pytest.mark.engine
+@pytest.mark.parametrize(
+    ("sent", "status"),
+    [
+        ("GET /info HTTP/1.1\r\nHost : localhost", 400),
+        ("GET /info HTTP/1.1\r\nHost: localhost\r\nX-Long: " + "x" * 20_000, 431),
+        ("BREW /info HTTP/1.1\r\nHost: localhost", 501),
+        ("GET /info HTTP/2.0\r\nHost: localhost", 505),
+    ],
+)
+def test_what_is_no_request_is_answered_as_said(connection: http.client.HTTPConnection, sent: str, status: int) -> None:
+    with socket.create_connection((connection.host, connection.port), timeout=10) as client:
+        client.sendall(f"{sent}\r\n\r\n".encode())
+        answer = http.client.HTTPResponse(client)
+        answer.begin()
+        problem = json.loads(answer.read())
+    assert (answer.status, problem["status"], "code" in problem) == (status, status, False)
+    assert f"{status} for " in PAGE
