@@ -27,6 +27,8 @@ EXTRAS = {
     "huggingface_hub": "fit",
     "rich": "fit",
     "chartkick": "fit",
+    "ai_edge_litert": "litert",
+    "litert_torch": "litert-convert",
     "pypdf": "index",
     "usearch": "ann",
     "coremltools": "coreml",

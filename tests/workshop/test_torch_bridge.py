@@ -163,7 +163,7 @@ def test_a_weight_under_two_names_is_one_parameter(close):
 
 
 def test_names_that_torch_cannot_use_are_told(close):
-    weights = {name: np.full((4, 4), 0.5, np.float32) for name in ("w", "w.kept", "forward", "a..b", "x.type")}
+    weights = {name: np.full((4, 4), 0.5, np.float32) for name in ("w", "w.kept", "forward", "a..b", "x.for.if")}
     nodes, last = [], "x"
     for index, name in enumerate(weights):
         nodes.append(helper.make_node("MatMul", [last, name], [f"h{index}" if index < 4 else "y"], name=f"n{index}"))

@@ -6,6 +6,7 @@ came with a model, and knows no architecture.
 """
 
 import hashlib
+import keyword
 from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any, cast
@@ -92,13 +93,14 @@ class Bridge(nn.Module):  # type: ignore[misc]  # torch is looked at by nobody w
         place: nn.Module = self
         path = []
         for part in folders:
+            part += "_" if keyword.iskeyword(part) else ""  # torch writes code in which it is an attribute
             while not isinstance(place._modules.get(part), nn.Module) and (not part or hasattr(place, part)):
                 part += "_"
             if part not in place._modules:
                 place.add_module(part, nn.Module())
             place = cast(nn.Module, place._modules[part])
             path.append(part)
-        while not leaf or hasattr(place, leaf):
+        while not leaf or hasattr(place, leaf) or keyword.iskeyword(leaf):
             leaf += "_"
         held = torch.from_numpy(np.array(value))
         if is_trainable:
