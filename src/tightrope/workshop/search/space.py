@@ -21,6 +21,7 @@ TABLES = ("embedding(bits=8)", "embedding(bits=6, block=32)", "embedding(bits=4,
 """They come last in a recipe: what begins alike shares the work."""
 
 ROTATED = "smooth(alpha=0.5) + rotate + int8(compensation=gptq)"
+WEIGHTS = "int8(activations=none, compensation=gptq)"
 SLOW_IN_FLOAT = ("native",)
 """Engines made for integers: an original is never fastest there, and timing it there is time lost."""
 
@@ -36,10 +37,14 @@ OPENERS = {
     "openvino": f"{SMOOTH} + {STATIC} + {TABLES[0]}",
     "coreml": f"half + {SMOOTH} + {STATIC} + {TABLES[0]}",
     "tensorrt": f"{SMOOTH} + {STATIC} + {TABLES[0]}",
+    "mnn": f"{WEIGHTS} + {TABLES[0]}",
+    "ncnn": f"{ROTATED} + {TABLES[0]}",
 }
 """For each engine the recipe to begin with: what did best on it, on models measured so far."""
 
 BODIES: dict[str, tuple[str, ...]] = {
+    "mnn": (WEIGHTS, "int4"),
+    "ncnn": (ROTATED, f"smooth(alpha=0.5) + {TOKEN}", WEIGHTS, "int4"),
     "native": (
         ROTATED,
         ROTATED.replace("gptq", "gptq, reduce_range=true"),
