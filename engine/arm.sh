@@ -5,6 +5,7 @@
 #   engine/arm.sh build                builds
 #   engine/arm.sh on CPU PROGRAM ...   runs a program of build/arm as cortex-a72, neoverse-n1 or max
 #   engine/arm.sh pytest CPU ...       runs pytest in an arm64 Python, which is fetched once, with this library
+#   engine/arm.sh root                 makes build/arm/root, which `tightrope verify --emulate aarch64 --root` takes
 #
 # QEMU says that answers are right, and that no processor meets an instruction which it lacks. It says nothing of speed.
 set -euo pipefail
@@ -86,12 +87,27 @@ test_python() { # CPU ARGUMENT...
         -m pytest -p no:cacheprovider "${@:2}"
 }
 
+# One folder that runs this tightrope: Python, its compiled wheels, the package and the library.
+root() {
+    build
+    [ -e "$built/fetched" ] || fetch
+    local site=$built/root/opt/tightrope
+    rm -rf "$built/root"
+    mkdir -p "$site"
+    cp -a "$built/python/." "$built/root"
+    cp -a "$built/site/." src/tightrope "$site"
+    cp "$built/libtightrope.so" "$site/tightrope/device/"
+    "$python" -m pip install --quiet --disable-pip-version-check --no-deps --target "$site" click
+    echo "$built/root"
+}
+
 need
 case ${1:-} in
     build) build ;;
     on) on "${@:2}" ;;
     check) check ;;
+    root) root ;;
     pytest) test_python "${@:2}" ;;
     "") build && check ;;
-    *) sed -n '2,7s/^# \{0,1\}//p' "$0" >&2 && exit 2 ;;
+    *) sed -n '2,8s/^# \{0,1\}//p' "$0" >&2 && exit 2 ;;
 esac

@@ -24,26 +24,74 @@ ENGINE = click.option("--engine", help="Which of the bundle's engines to use; by
 @BUNDLE
 @ENGINE
 @THREADS
+@click.option("--bench", help="Prove it there: a command that starts a worker, as in 'ssh pi tightrope bench-worker'.")
+@click.option("--every-isa", is_flag=True, help="Prove it on each instruction set of this processor (native engine).")
+@click.option("--emulate", type=click.Choice(["aarch64"]), help="Prove it on emulated processors, under QEMU.")
+@click.option(
+    "--root",
+    type=click.Path(path_type=Path),
+    help="Python and tightrope for --emulate; by default $TIGHTROPE_ARM64_ROOT.",
+)
 @JSON
 @click.pass_context
-def verify(ctx: click.Context, path: Path, engine: str | None, threads: int, as_json: bool) -> None:
+def verify(
+    ctx: click.Context, path: Path, engine: str | None, threads: int, root: Path | None, as_json: bool, **elsewhere: Any
+) -> None:
     """Check every digest of BUNDLE, then its answers against those recorded in it.
 
-    Exits 3 if the answers are further from the recorded ones than the bundle allows.
+    Here, or at each place that is asked for. Exits 3 if answers are further from the recorded ones than the bundle
+    allows, or if there are none.
     """
     from tightrope.device.proof import prove
 
     source = bundle.read(path)
+    if not as_json:
+        click.echo(f"{path}: {len(source.content.files)} files as declared, digest {source.digest:.16}")
+    if any(elsewhere.values()):
+        outcomes = _proved_at(source, threads, engine, root, as_json, **elsewhere)
+        ctx.exit(0 if all(outcome.holds for outcome in outcomes) else 3)
     proof = prove(source, threads=threads, engine=engine)
     if as_json:
         click.echo(json.dumps({"digest": source.digest, **asdict(proof)}, indent=2))
     else:
-        click.echo(f"{path}: {len(source.content.files)} files as declared, digest {source.digest:.16}")
         click.echo(_agreement("recorded answers", proof.expected, "agree" if proof.holds else "DISAGREE"))
         if proof.original:
             click.echo(_agreement("original (fp32)", proof.original, "compared"))
     if not proof.holds:
         ctx.exit(3)
+
+
+def _proved_at(
+    source: Bundle,
+    threads: int,
+    engine: str | None,
+    root: Path | None,
+    as_json: bool,
+    *,
+    bench: str | None,
+    every_isa: bool,
+    emulate: str | None,
+) -> list[Any]:
+    """Prove a bundle at each place that was asked for, and say what came of it as it comes."""
+    from tightrope.device.meter import elsewhere
+
+    places = [elsewhere.Place(name="bench", command=bench)] if bench else []
+    places += elsewhere.instruction_sets() if every_isa else ()
+    places += elsewhere.emulated(root) if emulate else ()
+    outcomes = []
+    for place in places:
+        outcome = elsewhere.prove_at(source, place, threads=threads, engine=engine)
+        outcomes.append(outcome)
+        if as_json:
+            continue
+        if outcome.proof is None:
+            click.echo(f"{place.name}: FAILED. {outcome.error}")
+        else:
+            click.echo(_agreement(place.name, outcome.proof.expected, "agrees" if outcome.holds else "DISAGREES"))
+    if as_json:
+        told = [{"holds": outcome.holds, **asdict(outcome)} for outcome in outcomes]
+        click.echo(json.dumps({"digest": source.digest, "places": told}, indent=2))
+    return outcomes
 
 
 def _agreement(what: str, found: Any, word: str) -> str:
