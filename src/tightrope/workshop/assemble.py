@@ -13,12 +13,14 @@ import numpy as np
 from tightrope.bundle import Artefact, Bundle, Content, Writer
 from tightrope.bundle import Model as BundleModel
 from tightrope.device.meter.run import Place, Plan
+from tightrope.device.classifier import open_any
 from tightrope.device.model import Floats
 from tightrope.recipe import Recipe
 from tightrope.workshop.benches.answering import LIMIT_S, open_on_bench
 from tightrope.workshop.convert.native import packed_tokenizer
 from tightrope.workshop.converted import Converted
 from tightrope.workshop.model import Model, TextSenses
+from tightrope.workshop.verify import stand_in
 from tightrope.workshop.verify.answers import one_by_one
 
 TOLERANCE = {"embedding": 0.999, "scoring": 0.05, "classification": 0.99}
@@ -78,11 +80,19 @@ def assemble(
 def assemble_unopened(
     model: Model, converted: Converted, origin: Origin, vectors: Vectors, out: Path, *, force: bool = False
 ) -> Bundle:
-    """Write a bundle that cannot be opened here: it holds the original's answers, and none of its own."""
+    """Write a bundle that cannot be opened here: it holds the original's answers, and a stand-in's if there is one."""
     with Writer(out, force=force) as writer:
         content = _content(model, converted, origin, writer)
         recorded = _vectors(model, vectors, writer)
+        if stand_in.needed(converted.engine):
+            recorded["expected"] = writer.add(_npy(_stood_in(writer.draft(content), vectors)), "npy")
         return writer.seal(replace(content, vectors=recorded, files=writer.files))
+
+
+def _stood_in(draft: Bundle, vectors: Vectors) -> Floats:
+    """The answers as the files say them, by what stands in for an engine that cannot run here."""
+    with open_any(draft, runtime=stand_in.runtime) as opened:
+        return one_by_one(opened, vectors.inputs)
 
 
 def _vectors(model: Model, vectors: Vectors, writer: Writer) -> dict[str, Any]:
@@ -149,6 +159,7 @@ def _lineage(model: Model, converted: Converted, origin: Origin) -> dict[str, An
         "target": origin.target,
         "made_on": platform.machine(),
         "tools": tools() | {converted.engine: converted.engine_version},
+        **({"answers": stand_in.UNPROVEN[converted.engine]} if stand_in.needed(converted.engine) else {}),
         "floats": dict(converted.floats),
         "approximations": dict(converted.approximations),
         **origin.notes,
