@@ -1,5 +1,6 @@
 """A whole server with a small model and an index, for tests that come as clients do."""
 
+import io
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -9,11 +10,20 @@ import tightrope
 from tightrope.bundle import Bundle
 from tightrope.device.index.documents import Document
 from tightrope.device.index.making import create
-from tightrope.device.serve import keys
+from tightrope.device.serve import keys, logs
 from tightrope.device.serve.limits import Limits
 from tightrope.device.serve.server import Server
 
 TEXTS = ["the cat sat", "dogs bark", "bread and butter", "seven of nine", "a mat"]
+
+
+@pytest.fixture
+def logged() -> Iterator[io.StringIO]:
+    """What is logged while a test runs."""
+    stream = io.StringIO()
+    before = logs.write_to(logs.Log(stream))
+    yield stream
+    logs.write_to(before)
 
 
 @pytest.fixture(scope="session")

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import replace
+from io import StringIO
 from pathlib import Path
 from typing import Any
 
@@ -197,7 +198,7 @@ def test_a_model_whose_batches_do_not_fit_gets_smaller_ones_or_is_refused() -> N
     assert not tight.choices()
 
 
-def test_heat_makes_batches_smaller_and_says_so(capsys: Any) -> None:
+def test_heat_makes_batches_smaller_and_says_so(logged: StringIO) -> None:
     sizes, ledger, told = sizing(10_000)
     sizes.add("a", CHOICE)
     hot = Climate(celsius=84.0, throttled=True, why="the board says: throttled at 84 °C")
@@ -206,7 +207,7 @@ def test_heat_makes_batches_smaller_and_says_so(capsys: Any) -> None:
         assert told["a"] == tokens
     assert "throttled at 84 °C" in sizes.choices()["a"].limited
     assert ledger.usage()["batches"] == 256
-    assert capsys.readouterr().err.count("batches.smaller") == 2
+    assert logged.getvalue().count("batches.smaller") == 2
     sizes.adapt(Climate(celsius=60.0))
     assert told["a"] == 128
 

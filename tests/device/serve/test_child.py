@@ -5,6 +5,7 @@ import signal
 import threading
 import time
 from collections.abc import Iterator
+from io import StringIO
 from pathlib import Path
 from typing import Any
 
@@ -89,7 +90,7 @@ def test_what_the_engine_throws_is_no_crash(model: Embedder) -> None:
 
 
 @pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGSEGV])
-def test_a_child_that_dies_is_replaced(model: Embedder, how: signal.Signals, capsys: Any) -> None:
+def test_a_child_that_dies_is_replaced(model: Embedder, how: signal.Signals, logged: StringIO) -> None:
     expected, before = again(model), session(model).process
     kill(before, how)
     with pytest.raises(RefusedError, match="onnxruntime engine crashed") as caught:
@@ -97,7 +98,7 @@ def test_a_child_that_dies_is_replaced(model: Embedder, how: signal.Signals, cap
     assert (caught.value.reason, caught.value.retry_after_s) == ("unavailable", 1.0)
     assert np.array_equal(again(model), expected)
     assert session(model).process != before
-    said = capsys.readouterr().err
+    said = logged.getvalue()
     assert f"was ended by {how.name}" in said and "child.started" in said
 
 

@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import Future
 from concurrent.futures import wait as wait_for
 from contextlib import contextmanager
+from io import StringIO
 from pathlib import Path
 from typing import Any
 
@@ -277,7 +278,7 @@ def test_a_text_that_crashes_its_engine_does_so_alone_the_next_time(made_up: Emb
 
 
 def test_a_mistake_of_ours_ends_neither_the_worker_nor_the_wait(
-    made_up: Embedder, monkeypatch: Any, capsys: Any
+    made_up: Embedder, monkeypatch: Any, logged: StringIO
 ) -> None:
     def broken(*_: object) -> Any:
         raise ZeroDivisionError("a mistake")
@@ -288,7 +289,7 @@ def test_a_mistake_of_ours_ends_neither_the_worker_nor_the_wait(
             patched.setattr("tightrope.device.serve.service.attempt", broken)
             assert "ZeroDivisionError: a mistake" in str(refusal(service.submit("m", ["cat"])))
         assert result(service.submit("m", ["cat"])).rows.shape == (1, 2)
-    assert "service.fault" in capsys.readouterr().err
+    assert "service.fault" in logged.getvalue()
 
 
 def test_wrong_inputs_are_refused_where_they_are_submitted(made_up: Embedder) -> None:
