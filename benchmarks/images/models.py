@@ -134,7 +134,7 @@ def _weights_of_package() -> dict[str, NDArray[Any]]:
 
 
 def resnet8(path: Path, source: Path) -> None:
-    """MLPerf Tiny's ResNet-8 for CIFAR-10, pixels from 0 to 255 in, probabilities out; layer by layer as Keras lists."""
+    """MLPerf Tiny's ResNet-8 for CIFAR-10, pixels from 0 to 255 in, probabilities out; as Keras lists its layers."""
     import h5py
 
     net = Net()

@@ -8,11 +8,9 @@ versions give the same weights.
 """
 
 import argparse
-import json
 import os
 import time
 from pathlib import Path
-from typing import Any
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
@@ -23,6 +21,7 @@ from torch import nn
 from torch.nn import functional
 
 from benchmarks.images import cifar
+from tightrope.workshop.sources import torch_module
 
 WIDTHS, DEPTHS = (24, 48, 96), (2, 2, 3)
 EPOCHS, BATCH, RATE, DECAY = 24, 64, 0.08, 5e-4
@@ -114,17 +113,6 @@ def train(folder: Path, epochs: int) -> tuple[nn.Module, float]:
     return model, accuracy(model, *chosen)
 
 
-def export(model: nn.Module, path: Path) -> None:
-    """The network as ONNX with its branches and batch normalisations, its preprocessing and its classes beside it."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    settings: dict[str, Any] = {"opset_version": 17, "input_names": ["image"], "output_names": ["logits"]}
-    settings |= {"do_constant_folding": False, "training": torch.onnx.TrainingMode.PRESERVE, "dynamo": False}
-    torch.onnx.export(model.eval(), (torch.zeros(1, 3, 32, 32),), str(path), **settings)
-    path.with_name("preprocessor_config.json").write_text(json.dumps(PREPROCESSING))
-    labels = {str(place): name for place, name in enumerate(cifar.CLASSES)}
-    path.with_name("config.json").write_text(json.dumps({"id2label": labels}))
-
-
 def main() -> None:
     """Unpack, train, export."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -134,7 +122,7 @@ def main() -> None:
     said = parser.parse_args()
     folder = cifar.unpack(said.data, Path("build/images/cifar"))
     model, chosen = train(folder, said.epochs)
-    export(model, said.out)
+    torch_module.write(model, said.out, (32, 32), PREPROCESSING, cifar.CLASSES)
     print(f"{said.out}: top-1 {chosen:.4f} on the part for choosing")
 
 

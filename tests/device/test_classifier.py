@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 import tightrope
-from tightrope import bundle
+from tightrope import bundle, plugins
 from tightrope.device.classifier import Classifier, open_any
 from tightrope.device.meter.run import measure_bundle
 from tightrope.device.model import open_bundle
@@ -146,3 +146,16 @@ def test_a_manifest_that_says_something_else_is_refused(
     with pytest.raises(BundleError) as error:
         open_any(path)
     assert error.value.hint
+
+
+def test_the_engine_tells_that_convolutions_run_on_integers(made: Path) -> None:
+    source = bundle.read(made)
+    artefact = source.content.models[0].artefacts[0]
+    files = {role: source.file(path) for role, path in artefact.files.items()}
+    with open_any(made) as model:
+        assert isinstance(model, Classifier)
+        feeds = model.feeds(IMAGES[0])
+    found = plugins.load("runtimes", artefact.engine).executed(files, artefact.settings, feeds)
+    layers = list(found.by_layer.values())
+    assert len(layers) == 6 and layers.count("int8") >= 5
+    assert not found.share or found.share["int8"] > 0.5

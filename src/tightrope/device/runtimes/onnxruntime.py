@@ -21,6 +21,7 @@ from tightrope.ports import Capabilities, Port
 _DTYPES = {"tensor(float)": "float32", "tensor(int64)": "int64", "tensor(int32)": "int32", "tensor(float16)": "float16"}
 _INTEGERS = ("DynamicQuantizeMatMul", "MatMulInteger", "MatMulIntegerToFloat", "QLinearMatMul", "QGemm", "QAttention")
 _FLOATS = ("MatMul", "FusedMatMul", "Gemm", "FusedGemm", "TransposeMatMul")
+_CONVOLUTIONS = {"QLinearConv": "int8", "ConvInteger": "int8", "Conv": "fp32", "FusedConv": "fp32"}
 _ATTENTIONS = ("Attention", "MultiHeadAttention", "GroupQueryAttention")
 
 
@@ -30,16 +31,21 @@ def version() -> str:
 
 
 def open_artefact(files: Mapping[str, Path], settings: Mapping[str, Any], *, threads: int) -> "OnnxRuntimeSession":
-    """Open `files["model"]`. Raises `EngineError` if the engine refuses it."""
-    return OnnxRuntimeSession(files["model"], _options(threads))
+    """Open `files["model"]`. Raises `EngineError` if the engine refuses it.
+
+    `settings["session"]` are entries of the engine's session configuration to set besides.
+    """
+    return OnnxRuntimeSession(files["model"], _options(threads, settings))
 
 
-def _options(threads: int) -> Any:
+def _options(threads: int, settings: Mapping[str, Any]) -> Any:
     options = ort.SessionOptions()
     options.intra_op_num_threads = threads
     options.inter_op_num_threads = 1
     options.log_severity_level = 3
     options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+    for name, value in settings.get("session", {}).items():
+        options.add_session_config_entry(str(name), str(value))
     return options
 
 
@@ -84,8 +90,12 @@ def _first_line(error: Exception) -> str:
 
 
 def executed(files: Mapping[str, Path], settings: Mapping[str, Any], feeds: Mapping[str, Array]) -> Executed | None:
-    """The share of multiply-adds by precision, from the engine's own profile of one run."""
-    options = _options(1)
+    """The share of multiply-adds by precision, from the engine's own profile of one run.
+
+    Of integer convolutions the profile does not tell the weights' shape: with any of them the share is not known, and
+    only the layers' precision is told.
+    """
+    options = _options(1, settings)
     options.enable_profiling = True
     with tempfile.TemporaryDirectory() as folder:
         options.profile_file_prefix = str(Path(folder) / "profile")
@@ -94,7 +104,7 @@ def executed(files: Mapping[str, Path], settings: Mapping[str, Any], feeds: Mapp
         events = json.loads(Path(session.end_profiling()).read_bytes())
     work: dict[str, float] = {}
     layers: dict[str, str] = {}
-    attention = 0.0
+    attention, hidden = 0.0, False
     for event in events:
         details = event.get("args", {})
         operator = details.get("op_name", "")
@@ -106,12 +116,17 @@ def executed(files: Mapping[str, Path], settings: Mapping[str, Any], feeds: Mapp
         if precision is None or not inputs or not outputs:
             continue
         layers[name] = precision
+        if operator in _CONVOLUTIONS:
+            amount = _convolved(inputs, outputs[0])
+            hidden |= amount is None
+            work[precision] = work.get(precision, 0.0) + (amount or 0.0)
+            continue
         amount, between = _multiply_adds(operator, inputs, outputs[0])
         work[precision] = work.get(precision, 0.0) + amount
         attention += amount if between else 0.0
     total = sum(work.values())
     return Executed(
-        share={key: value / total for key, value in work.items()} if total else {},
+        share={key: value / total for key, value in work.items()} if total and not hidden else {},
         by_layer=layers,
         source="profile of one run",
         attention=attention / total if total else 0.0,
@@ -124,6 +139,8 @@ def _shapes(details: Mapping[str, Any], key: str) -> list[list[int]]:
 
 def _precision(operator: str, name: str) -> str | None:
     """The precision of an operator's products; `None` for one that makes none."""
+    if operator in _CONVOLUTIONS:
+        return _CONVOLUTIONS[operator]
     if operator in _INTEGERS:
         return "int8"
     if operator in (*_FLOATS, *_ATTENTIONS):
@@ -131,6 +148,13 @@ def _precision(operator: str, name: str) -> str | None:
     if operator != "MatMulNBits":
         return None
     return "wint4" if name.endswith(".int4") else "wint8"  # the profile tells no attributes; our converter's names do
+
+
+def _convolved(inputs: list[list[int]], output: list[int]) -> float | None:
+    """Multiply-adds of a convolution, or `None` if the profile hides its weights, as it does once they are packed."""
+    if len(inputs) < 2 or len(inputs[1]) != len(output):
+        return None
+    return float(np.prod(output, dtype=np.float64) * np.prod(inputs[1][1:]))
 
 
 def _multiply_adds(operator: str, inputs: list[list[int]], output: list[int]) -> tuple[float, bool]:

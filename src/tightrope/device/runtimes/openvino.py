@@ -120,6 +120,9 @@ def executed(files: Mapping[str, Path], settings: Mapping[str, Any], feeds: Mapp
     It hides attention inside a subgraph: its work is counted in the model before compilation.
     """
     batch, length = next(iter(feeds.values())).shape[:2]
+    model = _read(files)
+    model.reshape({port: list(feeds[port.get_any_name()].shape) for port in model.inputs})
+    convolutions = {node.get_friendly_name(): _convolved(node) for node in model.get_ops() if _is_convolution(node)}
     work: Counter[str] = Counter()
     layers: dict[str, str] = {}
     subgraphs = "fp32"
@@ -129,14 +132,18 @@ def executed(files: Mapping[str, Path], settings: Mapping[str, Any], feeds: Mapp
         precision = _PRECISIONS.get(details.get("runtimePrecision", ""), "unknown")
         if kind in ("Subgraph", "MatMul", "ScaledDotProductAttention"):
             subgraphs = precision
+        if kind == "Convolution":
+            whole = str(details.get("originalLayersNames", "")).split(",")
+            amount = sum(convolutions.get(name, 0) for name in whole)
+            precision = "int8" if details["primitiveType"].endswith("I8") else precision
+            layers[node.get_friendly_name()] = precision
+            work[precision] += amount
         if kind != "FullyConnected":
             continue
         if precision.startswith("int") and not details["primitiveType"].endswith("I8"):
             precision = f"w{precision}"  # weights are integers; how the input is grouped, the graph does not tell
         layers[node.get_friendly_name()] = precision
         work[precision] += _multiply_adds(node, batch, length)
-    model = _read(files)
-    model.reshape({port: list(feeds[port.get_any_name()].shape) for port in model.inputs})
     attention = sum(_multiply_adds(node, batch, length) for node in model.get_ops() if _is_attention(node))
     work[subgraphs] += attention
     total = sum(work.values())
@@ -144,6 +151,17 @@ def executed(files: Mapping[str, Path], settings: Mapping[str, Any], feeds: Mapp
     return (
         Executed(share=share, by_layer=layers, source="compiled graph", attention=attention / total) if total else None
     )
+
+
+def _is_convolution(node: Any) -> bool:
+    return node.get_type_name() in ("Convolution", "GroupConvolution")
+
+
+def _convolved(node: Any) -> int:
+    """Output elements times the taps of one; the weights of groups have one dimension more."""
+    output, weights = (list(port.get_partial_shape()) for port in (node.output(0), node.input(1)))
+    taps = weights[2:] if node.get_type_name() == "GroupConvolution" else weights[1:]
+    return math.prod(int(size.get_length()) for size in (*output, *taps))
 
 
 def _is_attention(node: Any) -> bool:

@@ -46,10 +46,20 @@ def convert(model: Model) -> Converted:
         files={"model": ("onnx", proto), "weights": ("bin", weights)},
         inputs=form.graph.inputs,
         outputs=form.graph.outputs,
-        settings={} if isinstance(graph.senses, ImageSenses) else {"batch_tokens": BATCH_TOKENS},
+        settings=_settings(graph, form),
         floats=form.in_float,
         approximations=form.approximations,
     )
+
+
+def _settings(graph: Graph, form: "_OnnxRuntimeForm") -> dict[str, Any]:
+    """How to open it. Weights of convolutions on a grid without one for the input are widened once, when it is opened.
+
+    By default the engine keeps their DequantizeLinear for a pattern that does not come, and runs it for every image.
+    """
+    if not isinstance(graph.senses, ImageSenses):
+        return {"batch_tokens": BATCH_TOKENS}
+    return {"session": {"session.disable_quant_qdq": "1"}} if form.runs["wint8"] and not form.runs["int8"] else {}
 
 
 class _OnnxRuntimeForm(Form):
