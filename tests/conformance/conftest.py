@@ -116,7 +116,13 @@ def _scheme(form: Form, seen: Inputs, rows: Any) -> Scheme | None:
     return Scheme(**options, smooth=smooth, shift=shift, kept=kept, rotation=form.rotation)
 
 
-@pytest.fixture(params=plugins.names("converters"))
+SLOW = ("litert", "executorch")
+"""Engines whose tools take seconds for the smallest model."""
+
+
+@pytest.fixture(
+    params=[pytest.param(name, marks=[pytest.mark.slow] * (name in SLOW)) for name in plugins.names("converters")]
+)
 def engine(request: pytest.FixtureRequest, need_engine: Callable[[str], None]) -> str:
     """The name of each engine in turn, whose converter and runtime are here."""
     need_engine(request.param)

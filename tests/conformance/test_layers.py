@@ -92,7 +92,7 @@ def rows_of_x(*shape: int) -> dict[str, Any]:
     return {"x": x}
 
 
-REFUSED = {"ncnn": ("blocks",)}
+REFUSED = {"ncnn": ("blocks",), "litert": ("blocks",), "executorch": ("blocks",)}
 """Weights that an engine says it cannot take, with the layer's name."""
 
 

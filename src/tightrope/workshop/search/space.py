@@ -39,11 +39,15 @@ OPENERS = {
     "tensorrt": f"{SMOOTH} + {STATIC} + {TABLES[0]}",
     "mnn": f"{WEIGHTS} + {TABLES[0]}",
     "ncnn": f"{ROTATED} + {TABLES[0]}",
+    "litert": f"{TOKEN} + {TABLES[0]}",
+    "executorch": f"{TOKEN} + {TABLES[0]}",
 }
 """For each engine the recipe to begin with: what did best on it, on models measured so far."""
 
 BODIES: dict[str, tuple[str, ...]] = {
     "mnn": (WEIGHTS, "int4"),
+    "litert": (TOKEN, f"smooth(alpha=0.5) + {TOKEN}", "int4"),
+    "executorch": (TOKEN, f"smooth(alpha=0.5) + {TOKEN}", "int4"),
     "ncnn": (ROTATED, f"smooth(alpha=0.5) + {TOKEN}", WEIGHTS, "int4"),
     "native": (
         ROTATED,
