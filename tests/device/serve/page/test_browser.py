@@ -15,6 +15,8 @@ import pytest
 from websockets.sync.client import connect
 
 import tightrope
+from tightrope.device.index.documents import Document
+from tightrope.device.index.making import create
 from tightrope.device.serve.server import Server
 
 pytestmark = [pytest.mark.browser, pytest.mark.engine, pytest.mark.slow]
@@ -124,10 +126,15 @@ LONG = "all-MiniLM-L6-v2-multilingual-customer-support-and-returns"
 
 @pytest.fixture(scope="module")
 def long_named(native_bundle: Callable[..., Any], tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
-    """A server for a model with a name that is longer than its place."""
-    folder = tmp_path_factory.mktemp("models")
-    native_bundle(folder / LONG / "2026-11-25-rotated-int8.bundle")
-    with tightrope.serve(folder, threads=1) as server:
+    """A server for a model with a name that is longer than its place, and two indexes."""
+    folder = tmp_path_factory.mktemp("long")
+    bundle = native_bundle(folder / "models" / LONG / "2026-11-25-rotated-int8.bundle")
+    indexes = {name: folder / f"{name}.index" for name in ("manuals", "questions")}
+    with tightrope.open(bundle.path) as model:
+        for name, path in indexes.items():
+            with create(path, digest=bundle.digest, width=32) as index:
+                index.add([Document(key=name, passages=(f"{name} bark",))], model.embed([f"{name} bark"]))
+    with tightrope.serve(folder / "models", threads=1, indexes=indexes) as server:
         server.app.state.catalogue.answer(None, ["open it"]).result(20)
         yield server
 
@@ -194,6 +201,21 @@ def test_indexes_are_shown_with_their_sizes(searched: Server, browser: Browser) 
         and cells[4].startswith("faq, version")
     )
     assert browser.run("document.getElementById('pick-index').hidden")  # there is one only
+
+
+def test_one_of_several_indexes_is_searched(long_named: Server, browser: Browser) -> None:
+    browser.show(long_named.url, 390, 844, "dark")
+    browser.until("document.getElementById('index').length === 2")
+    assert not browser.run("document.getElementById('pick-index').hidden")
+    browser.run("document.getElementById('query').focus()")
+    browser.type("bark")
+    browser.until("document.querySelector('#hits .words')?.textContent === 'manuals bark'")
+    browser.run(
+        "Object.assign(document.getElementById('index'), { value: 'questions' }).dispatchEvent(new Event('change'))"
+    )
+    browser.until("document.querySelector('#hits .words')?.textContent === 'questions bark'")
+    browser.run("document.getElementById('tab-embed').click()")
+    assert browser.run("document.getElementById('pick-index').hidden")
 
 
 def test_the_box_is_used_with_the_keyboard_alone(searched: Server, browser: Browser) -> None:

@@ -84,11 +84,11 @@ function models(state) {
 }
 
 function about(model, choices) {
-  const chosen = model.versions.map((version) => choices[`${model.name}@${version.version}`]).filter(Boolean);
+  const chosen = model.versions.map((version) => [version.version, choices[`${model.name}@${version.version}`]]).filter(([, choice]) => choice);
   return el("article", { class: "model" },
     el("h3", {}, model.name, el("small", {}, [model.task, model.width && `${model.width} wide`].filter(Boolean).join(", "))),
     el("table", { class: "versions" }, head("Version", "State", "Digest", "Engine", "Memory", told(model) ? "Evidence" : ""), el("tbody", {}, ...model.versions.map(versionRow))),
-    ...chosen.map((choice) => el("p", { class: "note" }, brief(choice))));
+    ...chosen.map(([version, choice]) => el("p", { class: "note" }, `${chosen.length > 1 ? `${version}: ` : ""}${brief(choice)}`)));
 }
 
 const versionRow = (version) => el("tr", {},

@@ -74,7 +74,7 @@ function latest(note, act) {
   };
 }
 
-const row = (words, score, where, best = 1) => el("li", {},
+const row = (words, score, where, best = 1) => el("li", { class: where ? "" : "plain" },
   el("span", { class: "words" }, ...words), where ? el("span", { class: "where" }, where) : null,
   el("span", { class: "score" }, el("i", { style: { "--share": `${Math.max(0, Math.min(100, (100 * score) / best))}%` } }), score.toFixed(3)));
 
