@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 from safetensors.numpy import save_file
 
+from tightrope.device import engine
 from tightrope.workshop.network import Network
 from tightrope.workshop.reference import reference
 from tightrope.workshop.texts import default_texts
@@ -109,6 +110,14 @@ def test_what_really_ran_is_told_layer_by_layer(home: Path) -> None:
     layers = json.loads(whole)["attachments"]["run"]["trials"][0]["layers"]
     assert set(layers.values()) == {"int8", "fp32"}
     assert any(name.startswith("encoder.layer.1.output.dense") for name in layers)
+
+
+def test_the_native_engine_is_tried_on_every_instruction_set(home: Path) -> None:
+    run = fit(home, "encoder", "--budget", "loss<=60%", "--recipe", "int8 -> native")
+    agreement: dict[str, float] = run["agreement"]  # type: ignore[assignment]
+    assert list(agreement) == list(engine.isas())
+    assert all(least >= 0.999 for least in agreement.values())
+    assert fit(home, "encoder", *EASY)["agreement"] == {}
 
 
 def test_the_same_samples_are_not_quoted_twice(home: Path) -> None:

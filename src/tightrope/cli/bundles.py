@@ -35,7 +35,7 @@ ENGINE = click.option("--engine", help="Which of the bundle's engines to use; by
 @JSON
 @click.pass_context
 def verify(
-    ctx: click.Context, path: Path, engine: str | None, threads: int, root: Path | None, as_json: bool, **elsewhere: Any
+    ctx: click.Context, /, path: Path, engine: str | None, threads: int, root: Path | None, as_json: bool, **elsewhere: Any
 ) -> None:
     """Check every digest of BUNDLE, then its answers against those recorded in it.
 
@@ -182,7 +182,7 @@ def show(path: Path, as_json: bool) -> None:
 def _facts(source: Bundle) -> Iterator[tuple[str, str]]:
     content, lineage = source.content, source.content.lineage
     yield "digest", source.digest
-    yield "task", ", ".join(f"{key} {value}" for key, value in content.task.items())
+    yield "task", ", ".join(f"{key} {value}" for key, value in content.task.items() if key != "labels")
     yield "made of", f"{lineage.get('source')} ({str(lineage.get('source_digest'))[:16]})"
     yield "recipe", content.recipe
     for item in content.models[0].artefacts:
@@ -203,12 +203,35 @@ def _facts(source: Bundle) -> Iterator[tuple[str, str]]:
         )
     if measurement:
         for item in measurement["latencies"]:
-            yield "latency", f"{item['tokens']} tokens: {units.show(item['p50_s'], 'seconds')} p50 (n={item['n']})"
+            yield "latency", f"{length(item['tokens'])}: {units.show(item['p50_s'], 'seconds')} p50 (n={item['n']})"
 
 
 def _chosen(run: Any) -> list[Any]:
     """The trial that became this bundle, if the run of its fit is attached."""
     return [trial for trial in run["trials"] if trial["recipe"] == run["chosen"]] if run else []
+
+
+@click.command()
+@BUNDLE
+@click.argument("images", nargs=-1, required=True, type=click.Path(path_type=Path))
+@click.option("--top", type=click.IntRange(1), default=3, show_default=True, help="How many classes to name.")
+@THREADS
+@ENGINE
+@JSON
+def classify(path: Path, images: tuple[Path, ...], top: int, as_json: bool, **settings: Any) -> None:
+    """Say what is on IMAGES: the likeliest classes of each, with their probabilities."""
+    from tightrope.device.classifier import Classifier, open_any
+
+    with open_any(path, **settings) as model:
+        if not isinstance(model, Classifier):
+            raise DataError(f"{path} is for text.", hint="Use `tightrope embed` or `tightrope score`.")
+        for image in images:
+            found = model.top([image], top)[0]
+            if as_json:
+                click.echo(json.dumps({"image": str(image), "classes": [list(item) for item in found]}))
+            else:
+                named = ", ".join(f"{name} {units.show(share, 'fraction')}" for name, share in found)
+                click.echo(f"{image}: {named}")
 
 
 @click.command()

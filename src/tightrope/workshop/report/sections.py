@@ -184,6 +184,9 @@ def _quality(run: Run) -> Markup | None:
             ("Largest difference of a number", f"{parity.largest_difference:.4g}"),
             ("First layer that diverges", parity.diverges_at),
         ]
+    if run.agreement:
+        sets = ", ".join(f"{isa} {least:.5f}" for isa, least in run.agreement.items())
+        facts.append(("Least cosine by instruction set", sets))
     return section("quality", "Quality", facts_list(facts))
 
 

@@ -13,6 +13,7 @@ from typing import Any
 from tightrope import __version__, bundle, plugins, target
 from tightrope.budget import DEFAULT_TOKENS, Budget, Limit, Metric
 from tightrope.bundle import Bundle
+from tightrope.device.meter import elsewhere
 from tightrope.device.meter.run import Place, Plan
 from tightrope.errors import BenchError, BudgetError, DataError, MissingExtraError, TightropeError, UnsupportedError
 from tightrope.measurement import IMAGE, Parity, Quality
@@ -234,6 +235,8 @@ class _Fit:
             report_parity=confirmed[1] if confirmed else None,
             sensitivity=bears,
         )
+        if winner is not None:
+            run = replace(run, agreement=self._agreement(laboratory, winner))
         published = self._publish(laboratory, winner, run) if winner else None
         cache.prune(CACHE_BYTES, kinds=("bundles", "judgements", "measurements"))
         return Result(run=run, bundle=published)
@@ -295,6 +298,15 @@ class _Fit:
         except (TightropeError, KeyboardInterrupt):
             return {}  # nothing else depends on it
         return found
+
+    def _agreement(self, laboratory: Laboratory, winner: Trial) -> dict[str, float]:
+        """The chosen one on every instruction set that this processor can be held to, as older ones will run it."""
+        recipe = Recipe.parse(winner.recipe)
+        if recipe.engine != "native" or laboratory.place.command is not None:
+            return {}
+        made, _ = laboratory.make(recipe)
+        outcomes = [elsewhere.prove_at(made, place) for place in elsewhere.instruction_sets()]
+        return {found.place: found.proof.expected.cosine_min if found.proof else 0.0 for found in outcomes}
 
     def _command(self) -> str:
         """The command line that asks the same as this call."""

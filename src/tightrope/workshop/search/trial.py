@@ -85,6 +85,9 @@ class Run:
     """Where the bundle was written."""
     sensitivity: Mapping[str, float] = field(default_factory=dict)
     """For each linear layer, 1 - mean cosine of the answers when it alone is reduced to 4 bits; may be empty."""
+    agreement: Mapping[str, float] = field(default_factory=dict)
+    """By instruction set of this processor: the least cosine of the chosen one's answers with those it recorded, 0 for
+    a failure; empty if its engine cannot be held to one, or if it was measured elsewhere."""
     interrupted: bool = False
     lineage: Mapping[str, Any] = field(default_factory=dict)
 
