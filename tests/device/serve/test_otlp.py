@@ -160,8 +160,9 @@ def test_a_full_buffer_drops_and_counts(collector: Collector) -> None:
     assert counts["sent"] == len(collector.spans()) >= otlp.WAITING
 
 
-def test_a_dead_collector_costs_its_spans_only() -> None:
-    with tracer("http://127.0.0.1:9", pause_s=0.001) as (found, counts):
+@pytest.mark.parametrize("endpoint", ["http://127.0.0.1:9", f"http://{'a' * 70}", "http://127.0.0.1:9/ü b"])
+def test_a_dead_collector_costs_its_spans_only(endpoint: str) -> None:
+    with tracer(endpoint, pause_s=0.001) as (found, counts):
         trace(found, 3 * otlp.AT_ONCE)
         start = time.perf_counter()
     assert time.perf_counter() - start < otlp.FAREWELL_S + 2

@@ -124,7 +124,7 @@ class Tracer:
                 break
             try:
                 status, answer = self._post(body)
-            except (OSError, http.client.HTTPException) as error:
+            except (OSError, http.client.HTTPException, ValueError) as error:  # ValueError: a name that is none in DNS
                 self._hang_up()
                 reason = type(error).__name__
                 continue
