@@ -35,15 +35,50 @@ def _measures(found: Mapping[str, Any]) -> list[tuple[str, str, str]]:
         rows.append((f"exec to ready, median of {starts['n']}", show(starts["ready_s"], "seconds"), "≤ 1 s"))
         rows.append(("resident when ready, one model", show(starts["resident_bytes"], "bytes"), ""))
     if empty := found.get("empty"):
-        rows.append(("resident, its model unloaded", show(empty["resident_bytes"], "bytes"), "≤ 35 MB"))
+        if "never_loaded_bytes" in empty:
+            rows.append(("resident, without a model", show(empty["never_loaded_bytes"], "bytes"), "≤ 35 MB"))
+        rows.append(("resident, its model unloaded", show(empty["resident_bytes"], "bytes"), ""))
     if soak := found.get("soak"):
         requests = sum(soak["statuses"].values())
         name = f"peak over {soak['minutes']:g} minutes of mixed load, {requests:,} requests"
         rows.append((name, show(soak["peak_bytes"], "bytes"), "≤ 75 MB"))
+        if soak.get("deployed"):
+            name = f"the same while {soak['deployed']} new versions take its place"
+            rows.append((name, show(soak["peak_deploying_bytes"], "bytes"), ""))
         rows.append(("slope over its second half", f"{soak['slope_bytes_per_hour'] / 1e6:+.2f} MB/h", "≈ 0"))
     if share := found.get("share"):
         name = f"{share['clients']} clients on one core, of the bare session"
         rows.append((name, show(share["share"], "fraction"), "≥ 80 %"))
+    return rows + _strained(found)
+
+
+def _strained(found: Mapping[str, Any]) -> list[tuple[str, str, str]]:
+    """What was measured against an engine of a known time."""
+    rows = []
+    if outside := found.get("outside"):
+        times = f"{show(outside['p50_s'], 'seconds')}, {show(outside['p99_s'], 'seconds')}"
+        rows.append((f"a request outside the session: p50, p99 of {outside['n']:,}", times, "≤ 0.5 ms, 3 ms"))
+    if burst := found.get("burst"):
+        usual, crowd = burst["usual"]["p99_s"], burst["burst"]
+        rows.append(
+            ("p99 of the admitted at ten times what the engine can do", f"{crowd['p99_s'] / usual:.2f}×", "≤ 2×")
+        )
+        told = "" if crowd["all_told"] else ", some without `Retry-After`"
+        rows.append(
+            (
+                f"p99 of {crowd['not_answered']:,} refusals then",
+                show(crowd["refused_p99_s"], "seconds") + told,
+                "≤ 5 ms",
+            )
+        )
+    if cuts := found.get("cuts"):
+        rows.append(
+            (
+                f"from a disconnect to the next one's answer, the most of {cuts['n']}",
+                show(cuts["most_s"], "seconds"),
+                "≤ 200 ms",
+            )
+        )
     return rows
 
 

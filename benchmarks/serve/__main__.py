@@ -1,6 +1,6 @@
 """`python -m benchmarks.serve`: the server beside its peers and by itself; stores what it found, part by part.
 
-About 25 minutes: peers 10, soak 10, the rest 5. `--only soak --hours 24` is the long soak; `--quick` only shows that
+About 27 minutes: peers 10, soak 10, the rest 7. `--only soak --hours 24` is the long soak; `--quick` only shows that
 everything runs, and stores nothing.
 """
 
@@ -13,12 +13,12 @@ from typing import Any
 
 from benchmarks.documents import RESULTS, ROOT, read_stored, store
 from benchmarks.peers.results import processor
-from benchmarks.serve import alone, beside, peers
+from benchmarks.serve import alone, beside, peers, soak, strain
 from tightrope.errors import DataError, TightropeError
 from tightrope.workshop.texts import kinds_and_texts
 
 STORED = RESULTS / "serve.json"
-PARTS = ("starts", "empty", "share", "peers", "soak")
+PARTS = ("starts", "empty", "share", "outside", "burst", "cuts", "peers", "soak")
 
 
 def main() -> int:
@@ -44,8 +44,11 @@ def _measure(given: argparse.Namespace) -> None:
         "starts": lambda: alone.starts(bundle, work, 2 if given.quick else 10),
         "empty": lambda: alone.empty(bundle, work),
         "share": lambda: alone.share_of_session(bundle, work, texts, seconds=seconds, rounds=rounds),
+        "outside": lambda: strain.outside(bundle, work, 200 if given.quick else 5000),
+        "burst": lambda: strain.burst(bundle, work, seconds),
+        "cuts": lambda: strain.cuts(bundle, work),
         "peers": lambda: beside.measure(setting, given.peer or [item.name for item in peers.contestants()], _say),
-        "soak": lambda: alone.soak(bundle, work, texts, minutes=minutes, step_s=seconds / 2, say=_say),
+        "soak": lambda: soak.soak(bundle, work, texts, minutes=minutes, step_s=seconds / 2, say=_say),
     }
     for name in given.only or PARTS:
         _say(name)

@@ -1,18 +1,14 @@
-"""Our server by itself: how it starts, what it costs around the session, and what memory it keeps under load."""
+"""Our server by itself: how it starts, what it takes without a model, and its share of the session under load."""
 
 import json
 import subprocess
 import sys
 import tempfile
-import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from itertools import cycle
 from pathlib import Path
 from statistics import median
 from typing import Any
-
-import numpy as np
 
 from benchmarks.documents import ROOT
 from benchmarks.serve import load, peers
@@ -35,15 +31,13 @@ print(done / (time.perf_counter() - start))
 
 
 @contextmanager
-def served(bundle: Path, work: Path, *options: str, core: int | None = None) -> Iterator[Server]:
-    """Our server in a process of its own, on the server's core unless told otherwise."""
+def served(bundle: Path, work: Path, *options: str, ready: str = "/health/ready") -> Iterator[Server]:
+    """Our server in a process of its own, on the server's core."""
     port = free_port()
     with tempfile.TemporaryDirectory() as state:
         command = [sys.executable, "-m", "tightrope", "serve", str(bundle), "--port", str(port), "--state", state]
         log = work / "logs" / "serve_alone.log"
-        with Server(
-            [*command, *options], port=port, ready="/health/ready", log=log, core=cores()[0] if core is None else core
-        ) as server:
+        with Server([*command, *options], port=port, ready=ready, log=log, core=cores()[0]) as server:
             yield server
 
 
@@ -58,13 +52,26 @@ def starts(bundle: Path, work: Path, count: int) -> dict[str, Any]:
 
 
 def empty(bundle: Path, work: Path) -> dict[str, Any]:
-    """A server whose only model was unloaded: what the network, the service and its libraries cost."""
-    with served(bundle, work, "--memory", MEMORY, "--admin", str(work / "empty.sock")) as server:
+    """A server that never had a model, and one whose only model was unloaded: network, service and their libraries."""
+    with tempfile.TemporaryDirectory() as folder, served(Path(folder), work, ready="/health/live") as server:
+        never = server.resident()
+    socket = work / "empty.sock"
+    with served(bundle, work, "--memory", MEMORY, "--admin", str(socket)) as server:
         loaded = server.resident()
         [model] = json.loads(server.get("/v1/models"))["data"]
-        words = [sys.executable, "-m", "tightrope", "model", "unload", model["id"], "--admin", str(work / "empty.sock")]
-        subprocess.run(words, check=True, cwd=ROOT, stdout=subprocess.DEVNULL)
-        return {"loaded_bytes": loaded, "resident_bytes": server.resident(), "peak_bytes": server.peak()}
+        admin(socket, "unload", model["id"])
+        return {
+            "never_loaded_bytes": never,
+            "loaded_bytes": loaded,
+            "resident_bytes": server.resident(),
+            "peak_bytes": server.peak(),
+        }
+
+
+def admin(socket: Path, *words: str) -> None:
+    """`tightrope model …`, at the socket of a server's owner."""
+    line = [sys.executable, "-m", "tightrope", "model", *words, "--admin", str(socket)]
+    subprocess.run(line, check=True, cwd=ROOT, stdout=subprocess.DEVNULL)
 
 
 def share_of_session(bundle: Path, work: Path, texts: Sequence[str], *, seconds: float, rounds: int) -> dict[str, Any]:
@@ -76,7 +83,7 @@ def share_of_session(bundle: Path, work: Path, texts: Sequence[str], *, seconds:
             plan = load.Plan(
                 port=server.port,
                 path="/v1/embeddings",
-                bodies=_bodies(texts),
+                bodies=bodies_of(texts),
                 clients=CLIENTS,
                 seconds=seconds,
                 core=cores()[1],
@@ -111,61 +118,5 @@ def _bare(bundle: Path, texts: Sequence[str], seconds: float) -> float:
     return float(done.stdout)
 
 
-# Soak -------------------------------------------------------------------------------------------------------
-
-
-def soak(
-    bundle: Path, work: Path, texts: Sequence[str], *, minutes: float, step_s: float, say: Callable[[str], None]
-) -> dict[str, Any]:
-    """Requests of every kind, good and bad, for so long; memory is looked at between them."""
-    samples: list[tuple[float, int]] = []
-    statuses: dict[str, int] = {}
-    with served(bundle, work, "--memory", MEMORY) as server:
-        start = time.monotonic()
-        for path, bodies, clients in cycle(_mixture(texts)):
-            plan = load.Plan(
-                port=server.port, path=path, bodies=bodies, clients=clients, seconds=step_s, core=cores()[1]
-            )
-            for status in load.run(plan).statuses:
-                statuses[str(status)] = statuses.get(str(status), 0) + 1
-            samples.append((time.monotonic() - start, server.resident()))
-            if len(samples) % 20 == 0:
-                say(f"{samples[-1][0] / 60:.0f} min: {samples[-1][1] / 1e6:.1f} MB")
-            if samples[-1][0] > 60 * minutes:
-                break
-        peak = server.peak()
-    return {
-        "minutes": minutes,
-        "statuses": statuses,
-        "peak_bytes": peak,
-        "slope_bytes_per_hour": _slope(samples[len(samples) // 2 :]),
-        "samples": samples[:: max(1, len(samples) // 100)],
-    }
-
-
-def _mixture(texts: Sequence[str]) -> list[tuple[str, tuple[str, ...], int]]:
-    """Paths, bodies and how many clients ask: one text and many, short and long, what is right and what is not."""
-    many = tuple(json.dumps({"input": list(texts[at : at + 16])}) for at in range(0, len(texts) - 16, 16))
-    long = tuple(json.dumps({"input": " ".join(texts[at : at + 40])}) for at in range(0, len(texts) - 40, 40))
-    wrong = ("{", "[]", '{"input": 1}', '{"input": NaN}', '{"input": ["\\ud800"]}', "[" * 5000, '{"input": []}')
-    return [
-        ("/v1/embeddings", _bodies(texts), 1),
-        ("/v1/embeddings", _bodies(texts), CLIENTS),
-        ("/v1/embeddings", many, 8),
-        ("/embed", tuple(json.dumps({"inputs": text}) for text in texts), 16),
-        ("/v1/embeddings", long or many, 4),
-        ("/v1/embeddings", wrong, 8),
-        ("/nowhere", wrong, 4),
-    ]
-
-
-def _slope(samples: Sequence[tuple[float, int]]) -> float:
-    """Bytes an hour, by least squares."""
-    if len(samples) < 3:
-        return 0.0
-    seconds, used = np.array(samples, float).T
-    return float(np.polyfit(seconds / 3600, used, 1)[0])
-
-
-def _bodies(texts: Sequence[str]) -> tuple[str, ...]:
+def bodies_of(texts: Sequence[str]) -> tuple[str, ...]:
     return tuple(peers.OPENAI % json.dumps(text) for text in texts)

@@ -7,8 +7,9 @@ from collections.abc import Iterator
 
 import pytest
 from benchmarks.serve import load
-from benchmarks.serve.alone import _mixture, _slope
 from benchmarks.serve.peers import contestants
+from benchmarks.serve.soak import _mixture, _slope
+from benchmarks.serve.strain import _outside
 from benchmarks.serve_table import BEGIN, END, block
 
 
@@ -69,9 +70,13 @@ def test_every_request_is_accounted_for(port: int, rate: float | None) -> None:
 def test_bodies_are_json_and_what_is_wrong_is_wrong() -> None:
     for item in contestants():
         assert json.loads(item.body % json.dumps('a "text"'))["inputs" if item.path == "/embed" else "input"]
-    texts = [f"text number {number}" for number in range(64)]
-    paths = [path for path, bodies, _ in _mixture(texts) if bodies]
-    assert len(paths) == 7
+    assert len(_mixture([f"text number {number}" for number in range(64)])) == 9
+
+
+def test_what_a_question_takes_beside_its_batch_is_told_where_it_is_its_only_one() -> None:
+    asked = [(0.0, 1.0), (2.0, 3.0), (4.0, 5.0), (6.0, 7.0)]
+    computed = [(0.25, 0.75), (1.2, 1.8), (2.1, 2.2), (2.3, 2.4), (5.9, 6.1), (6.2, 6.95)]
+    assert list(_outside(asked, computed)) == pytest.approx([0.5])
 
 
 def test_a_slope_is_in_bytes_an_hour() -> None:
@@ -86,6 +91,6 @@ def test_what_was_not_measured_is_not_in_the_table() -> None:
     peers = {"clients": [1, 16], "rounds": 2, "seconds": 10.0, "processor": "p", "date": "d", "servers": {"x": server}}
     text = block({"empty": {"resident_bytes": 30_000_000}, "peers": peers})
     assert text.startswith(BEGIN) and text.endswith(END)
-    assert "| resident, its model unloaded | 30 MB | ≤ 35 MB |" in text
+    assert "| resident, its model unloaded | 30 MB |  |" in text
     assert "| LitServe | 100 | 10 ms | 20 ms | 100 | 10 ms | 20 ms | 700 MB | 9 s |" in text
     assert "soak" not in text and "bare session" not in text

@@ -31,7 +31,7 @@ from tightrope.device.serve.http.protocol import Connection
 from tightrope.device.serve.http.routes import State
 from tightrope.device.serve.http.sessions import Sessions
 from tightrope.device.serve.keys import Keys
-from tightrope.device.serve.ledger import Ledger
+from tightrope.device.serve.ledger import Ledger, share_heap
 from tightrope.device.serve.limits import Limits
 from tightrope.device.serve.loader import footprint_bytes
 from tightrope.device.serve.metrics import Metrics
@@ -143,6 +143,7 @@ class Server:
 
         A second signal does not wait for requests to finish; a third is the system's to answer.
         """
+        share_heap()
         asyncio.run(self._main(ready, signals=True))
 
     async def _main(self, ready: Callable[["Server"], None], *, signals: bool = False) -> None:
