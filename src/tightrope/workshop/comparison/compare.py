@@ -28,7 +28,7 @@ from tightrope.workshop.comparison.making import Maker
 from tightrope.workshop.comparison.outcome import Cell, Comparison, Engine, State, one_line
 from tightrope.workshop.load import languages_of, load
 from tightrope.workshop.model import Model, TextSenses
-from tightrope.workshop.search import precisions
+from tightrope.workshop.search import precisions, space
 from tightrope.workshop.search.laboratory import Laboratory
 from tightrope.workshop.search.question import ask
 from tightrope.workshop.search.trial import Trial
@@ -194,11 +194,18 @@ class _Comparing:
             self._advance(len(planned) - number - 1)
 
     def _planned(self, model: Model, present: Sequence[str]) -> Iterator[tuple[Cell, Recipe]]:
-        for precision in self.settings.precisions:
-            recipes = {name: precisions.recipe_for(precision, name, model) for name in present}
-            for name in sorted(recipes, key=lambda name: (recipes[name].body, present.index(name))):
-                cell = Cell(engine=name, precision=precision, state="skipped", recipe=recipes[name].body)
-                yield cell, recipes[name]
+        """Every cell, the slow ones last; those that share a recipe follow each other."""
+        cells = [(precision, name) for precision in self.settings.precisions for name in present]
+        recipes = {cell: precisions.recipe_for(*cell, model) for cell in cells}
+
+        def order(cell: tuple[str, str]) -> tuple[bool, int, str, int]:
+            precision, name = cell
+            position = self.settings.precisions.index(precision)
+            return name in space.SLOW_TO_CONVERT, position, recipes[cell].body, present.index(name)
+
+        for cell in sorted(cells, key=order):
+            precision, name = cell
+            yield Cell(engine=name, precision=precision, state="skipped", recipe=recipes[cell].body), recipes[cell]
 
     def _folder(self) -> Path:
         if self.settings.out is None:
@@ -257,7 +264,8 @@ class _Comparing:
 
     def _keep(self, cell: Cell) -> None:
         self.cells[(cell.engine, cell.precision)] = cell
-        state = "timed" if cell.measurement else "judged" if cell.succeeded else "rejected"
+        right = cell.succeeded or cell.state == "interpreted"
+        state = "timed" if cell.measurement else "judged" if right else "rejected"
         self.watcher.trial(
             Trial(
                 recipe=cell.name,

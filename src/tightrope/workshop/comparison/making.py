@@ -57,7 +57,9 @@ class Maker:
                 made = laboratory.write_unopened(recipe, converted, path, force=True)
                 return replace(_described(cell, converted, made), state="not run", reason=told(error)), None
             made = laboratory.write(recipe, converted, path, force=True, place=Place(command=interpreter.COMMAND))
-            cell = replace(cell, state="interpreted", reason=one_line(stand_in.UNPROVEN[recipe.engine]))
+            cell = replace(
+                cell, state="interpreted", reason=stand_in.UNPROVEN[recipe.engine].removeprefix("interpreted: ")
+            )
         took = time.monotonic() - started
         close = proof_parity(made)
         found = replace(_described(cell, converted, made), converting_s=took, parity=close)

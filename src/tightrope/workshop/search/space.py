@@ -28,6 +28,9 @@ SLOW_IN_FLOAT = ("native",)
 USUAL = ("native", "onnxruntime", "openvino")
 """The engines that a search tries by itself: quick to convert for, and mostly the fastest on a computer."""
 
+SLOW_TO_CONVERT = ("coreml", "executorch", "litert", "tvm")
+"""Engines whose tools trace the model through a compiler: they come last where time is short."""
+
 UNKNOWN = (TOKEN,)
 """What is tried on an engine that nothing was measured on: the form that most engines have a kernel for."""
 
