@@ -33,6 +33,7 @@ INSTALL = {
     "PIL": "pip install 'tightrope[image]'",
     "browser": "install Chromium (Debian: apt-get install chromium)",
     "clang": "apt-get install clang libclang-rt-14-dev",
+    "jdk": "apt-get install default-jdk-headless",
     "data": "set TIGHTROPE_DATA to the folder of evaluation data",
     "qemu": "apt-get install cmake g++-aarch64-linux-gnu qemu-user-static",
     "index": "allow pip to reach a package index",
@@ -137,6 +138,12 @@ def chromium() -> str:
         (path for name in ("chromium", "chromium-browser", "google-chrome") if (path := shutil.which(name))), None
     )
     return found or lacking("browser")
+
+
+@pytest.fixture(scope="session")
+def javac() -> str:
+    """The path of a Java compiler."""
+    return shutil.which("javac") or lacking("jdk")
 
 
 @pytest.fixture(scope="session")

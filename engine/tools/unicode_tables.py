@@ -1,14 +1,16 @@
-"""Write engine/src/unicode_tables.cpp: what tokenizers' BERT normaliser and pre-tokenizer do to each character.
+"""Write what tokenizers' BERT normaliser and pre-tokenizer do to each character: as C++, and as bytes for phones.
 
 The tables are observed, code point by code point, through the Python package, never taken from a Unicode file: the
 package's crates know several versions of Unicode, and only what it does counts.
 
-    .venv/bin/python engine/tools/unicode_tables.py            writes the file
-    .venv/bin/python engine/tools/unicode_tables.py --check    compares, and exits with 1 if it differs
+    .venv/bin/python engine/tools/unicode_tables.py            writes both files
+    .venv/bin/python engine/tools/unicode_tables.py --check    compares, and exits with 1 if one differs
 """
 
+import struct
 import sys
 from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
 from functools import cmp_to_key
 from itertools import groupby
 from pathlib import Path
@@ -17,6 +19,7 @@ import tokenizers
 from tokenizers import normalizers, pre_tokenizers
 
 OUTPUT = Path(__file__).parents[1] / "src" / "unicode_tables.cpp"
+PHONES = Path(__file__).parents[2] / "src" / "tightrope" / "workshop" / "exports" / "unicode.bin"
 TRAITS = ("removed", "space", "ideograph", "punctuation", "nonspacing", "decomposes", "capital", "nonstarter")
 """In the order of their bits, as in unicode.hpp."""
 
@@ -165,29 +168,47 @@ def table(declaration: str, cells: Iterable[int | list[int]]) -> str:
     return "\n".join([*lines, line, "};", ""])
 
 
-def source() -> str:
+@dataclass(frozen=True)
+class Tables:
+    """All of it, row by row."""
+
+    index: list[int]
+    pages: list[int]
+    ranges: list[list[int]]
+    decompositions: list[list[int]]
+    pool: str
+    case_runs: list[list[int]]
+    marks: list[list[int]]
+
+
+def tables() -> Tables:
     traits, decomposed, lowered = observe()
     bits = [sum((chr(code) in traits[name]) << bit for bit, name in enumerate(TRAITS)) for code in range(0x110000)]
     index, page_values = pages(bits)
     pairs, pool = decompositions(traits, decomposed)
     rows = [pairs[at : at + 2] for at in range(0, len(pairs), 2)]
-    beyond, runs, marks = list(ranges(bits)), list(case_runs(lowered)), orders(traits)
-    size = len(index) + len(page_values) + 12 * len(beyond) + 8 * len(rows) + 4 * len(pool) + 12 * len(runs)
+    marks = [[ord(mark), rank] for mark, rank in orders(traits)]
+    return Tables(index, page_values, list(ranges(bits)), rows, pool, list(case_runs(lowered)), marks)
+
+
+def source(made: Tables) -> str:
+    size = len(made.index) + len(made.pages) + 12 * len(made.ranges) + 8 * len(made.decompositions)
+    size += 4 * len(made.pool) + 12 * len(made.case_runs)
     return "\n".join(
         [
             f"// Written by engine/tools/unicode_tables.py, which observed tokenizers {tokenizers.__version__}.",
-            f"// {size + 8 * len(marks)} bytes of tables. Do not edit.",
+            f"// {size + 8 * len(made.marks)} bytes of tables. Do not edit.",
             '#include "unicode.hpp"',
             "",
             "namespace tightrope::unicode {",
             "",
-            table(f"const std::uint8_t page_of[{len(index)}]", index),
-            table(f"const Traits pages[{len(page_values)}]", page_values),
-            table(f"static const Range ranges_[{len(beyond)}]", beyond),
-            table(f"static const Decomposition decompositions_[{len(rows)}]", rows),
-            table(f"static const char32_t pool_[{len(pool)}]", map(ord, pool)),
-            table(f"static const CaseRun case_runs_[{len(runs)}]", runs),
-            table(f"static const Mark marks_[{len(marks)}]", [[ord(mark), rank] for mark, rank in marks]),
+            table(f"const std::uint8_t page_of[{len(made.index)}]", made.index),
+            table(f"const Traits pages[{len(made.pages)}]", made.pages),
+            table(f"static const Range ranges_[{len(made.ranges)}]", made.ranges),
+            table(f"static const Decomposition decompositions_[{len(made.decompositions)}]", made.decompositions),
+            table(f"static const char32_t pool_[{len(made.pool)}]", map(ord, made.pool)),
+            table(f"static const CaseRun case_runs_[{len(made.case_runs)}]", made.case_runs),
+            table(f"static const Mark marks_[{len(made.marks)}]", made.marks),
             "constinit const std::span<const Range> ranges = ranges_;",
             "constinit const std::span<const Decomposition> decompositions = decompositions_;",
             "constinit const std::span<const char32_t> pool = pool_;",
@@ -200,11 +221,24 @@ def source() -> str:
     )
 
 
+def packed(made: Tables) -> bytes:
+    """The same for phones: docs/formats/wordpiece.md says what lies where."""
+    pool = [[ord(character)] for character in made.pool]
+    rows = (made.ranges, made.decompositions, pool, made.case_runs, made.marks)
+    small = bytes(made.index + made.pages)
+    counts = (len(made.index), len(made.pages), *map(len, rows))
+    numbers = [number for table in rows for row in table for number in row]
+    head = struct.pack("<8s8I", b"TRUNICOD", 1, *counts)
+    return head + small + bytes(-len(small) % 4) + struct.pack(f"<{len(numbers)}i", *numbers)
+
+
 def main() -> None:
-    text = source()
+    made = tables()
+    text, data = source(made), packed(made)
     if sys.argv[1:] == ["--check"]:
-        sys.exit(int(OUTPUT.read_text(encoding="utf-8") != text))
+        sys.exit(int(OUTPUT.read_text(encoding="utf-8") != text or PHONES.read_bytes() != data))
     OUTPUT.write_text(text, encoding="utf-8")
+    PHONES.write_bytes(data)
 
 
 if __name__ == "__main__":

@@ -128,7 +128,12 @@ def compress(model: str, recipe: str, out: Path, **options: Any) -> None:
     """Apply one explicit recipe to MODEL, without a search."""
     single = import_optional("tightrope.workshop.search.single", wanted_by="tightrope compress")
     made = single.compress(model, recipe, out, **options)
-    loss = made.attachment("quality")["loss"]
+    quality = made.attachment("quality")
+    if quality is None:
+        size, answers = units.show(made.size_bytes, "bytes"), made.content.lineage.get("answers", "nobody asked it")
+        click.echo(f"{out}: {size}, not measured here ({answers}), digest {made.digest:.16}")
+        return
+    loss = quality["loss"]
     low, value, high = (units.show(loss[end], "fraction") for end in ("low", "value", "high"))
     click.echo(f"{out}: {units.show(made.size_bytes, 'bytes')}, loss {value} [{low}, {high}], digest {made.digest:.16}")
 

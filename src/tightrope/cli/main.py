@@ -24,6 +24,7 @@ COMMANDS = {
     "pack": "bundles",
     "unpack": "bundles",
     "bench-worker": "bundles",
+    "export": "export",
     "index": "index",
     "model": "model",
     "serve": "serve",

@@ -14,6 +14,7 @@ from onnx import helper
 pytest.importorskip("coremltools", reason="needs coremltools: pip install 'tightrope[coreml]'")
 
 from tightrope import plugins
+from tightrope.device.mlpackage import write_package
 from tightrope.device.runtimes import coreml
 from tightrope.errors import EngineError, UnsupportedError
 from tightrope.workshop.converted import convert
@@ -255,7 +256,7 @@ def test_elsewhere_core_ml_says_that_it_does_not_run(tiny_bert, tmp_path: Path):
 
 def test_a_package_has_the_files_and_a_table_of_contents(tiny_bert, tmp_path: Path):
     files = convert(tiny_bert, "coreml").write(tmp_path)
-    packages = [coreml.write_package(files, tmp_path / f"{name}.mlpackage") for name in ("a", "b")]
+    packages = [write_package(files, tmp_path / f"{name}.mlpackage") for name in ("a", "b")]
     for inside in ("Manifest.json", "Data/com.apple.CoreML/model.mlmodel", "Data/com.apple.CoreML/weights/weight.bin"):
         assert (packages[0] / inside).read_bytes() == (packages[1] / inside).read_bytes()
     import coremltools

@@ -1,10 +1,8 @@
 """Core ML: on Apple's systems through coremltools, which hands the model to the system's own framework.
 
-Elsewhere the framework does not exist, and opening says so. A bundle holds the program and its weights as two files;
-the `.mlpackage` that Apple's tools want is put together of them, with a table of contents that is always the same.
+Elsewhere the framework does not exist, and opening says so.
 """
 
-import json
 import logging
 import platform
 import shutil
@@ -21,6 +19,7 @@ logging.getLogger("coremltools").setLevel(logging.ERROR)  # off Apple's systems 
 import coremltools as ct  # noqa: E402
 from coremltools.proto import Model_pb2  # noqa: E402
 
+from tightrope.device.mlpackage import write_package  # noqa: E402
 from tightrope.device.session import Array, Executed  # noqa: E402
 from tightrope.errors import EngineError, UnsupportedError  # noqa: E402
 from tightrope.ports import Capabilities, Port  # noqa: E402
@@ -28,7 +27,6 @@ from tightrope.ports import Capabilities, Port  # noqa: E402
 UNITS = ("ALL", "CPU_ONLY", "CPU_AND_GPU", "CPU_AND_NE")
 Predict = Callable[[dict[str, Array]], Mapping[str, Array]]
 _DTYPES = {"INT32": "int32", "FLOAT32": "float32", "FLOAT16": "float16", "DOUBLE": "float64"}
-_PLACE = "com.apple.CoreML"
 
 
 def version() -> str:
@@ -78,24 +76,6 @@ def read(files: Mapping[str, Path]) -> Any:
     if not files["weights"].is_file():
         raise _refused(files, ValueError(f"its weights {files['weights'].name} are missing"))
     return spec
-
-
-def write_package(files: Mapping[str, Path], package: Path) -> Path:
-    """The `.mlpackage` of a bundle's two files, as Xcode and Core ML take it."""
-    data = package / "Data" / _PLACE
-    (data / "weights").mkdir(parents=True)
-    shutil.copyfile(files["model"], data / "model.mlmodel")
-    shutil.copyfile(files["weights"], data / "weights" / "weight.bin")
-    entries = {
-        name: {"author": _PLACE, "description": about, "name": path.rpartition("/")[2], "path": f"{_PLACE}/{path}"}
-        for name, about, path in (
-            ("00000000-0000-4000-8000-000000000001", "CoreML Model Specification", "model.mlmodel"),
-            ("00000000-0000-4000-8000-000000000002", "CoreML Model Weights", "weights"),
-        )
-    }
-    contents = {"fileFormatVersion": "1.0.0", "itemInfoEntries": entries, "rootModelIdentifier": next(iter(entries))}
-    (package / "Manifest.json").write_text(json.dumps(contents, indent=4))
-    return package
 
 
 def _refused(files: Mapping[str, Path], error: Exception) -> EngineError:
