@@ -4,9 +4,9 @@
     python -m benchmarks.images.measure --data ../shared/data        # about ten minutes on one core
 
 Images to calibrate by and images to report share none: of CIFAR they are the parts of `cifar` (the network that was
-trained here saw neither), of the ImageNet sample the quarter and the half that `split_images` deals out. Times are of the
-whole call on pixels of the model's own size, in turns with the fp32 original on the same engine, each in a process of its
-own.
+trained here saw neither), of the ImageNet sample the quarter and the half that `split_images` deals out. Times are of
+the whole call on pixels of the model's own size, in turns with the fp32 original on the same engine, each in a process
+of its own.
 """
 
 import argparse

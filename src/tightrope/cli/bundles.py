@@ -35,7 +35,14 @@ ENGINE = click.option("--engine", help="Which of the bundle's engines to use; by
 @JSON
 @click.pass_context
 def verify(
-    ctx: click.Context, /, path: Path, engine: str | None, threads: int, root: Path | None, as_json: bool, **elsewhere: Any
+    ctx: click.Context,
+    /,
+    path: Path,
+    engine: str | None,
+    threads: int,
+    root: Path | None,
+    as_json: bool,
+    **elsewhere: Any,
 ) -> None:
     """Check every digest of BUNDLE, then its answers against those recorded in it.
 

@@ -21,6 +21,7 @@ COMMANDS = {
     "show": "bundles",
     "embed": "bundles",
     "score": "bundles",
+    "classify": "bundles",
     "pack": "bundles",
     "unpack": "bundles",
     "bench-worker": "bundles",
