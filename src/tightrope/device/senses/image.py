@@ -20,7 +20,9 @@ from tightrope.plugins import import_optional
 Floats = NDArray[np.float32]
 Pixels = NDArray[np.uint8]
 Image = str | Path | bytes | Pixels
-"""A file, the bytes of one, or pixels uint8 [height, width, 3] as RGB (or [height, width] of a grey one)."""
+"""A file (an image, or an array that numpy saved), its bytes, or pixels uint8 [height, width, 3] as RGB.
+
+Of a grey image, pixels may be [height, width]."""
 
 FORMATS = ("JPEG", "PNG", "WEBP", "BMP")
 """What is decoded; every further decoder would be a further way in."""
@@ -114,13 +116,15 @@ class ImageSenses:
 
     def sized(self, image: object) -> Pixels:
         """One image as pixels uint8 [height, width, channels], RGB or grey."""
-        if isinstance(image, bytes) and image.startswith(_NPY):
-            image = _unpacked(image)
+        name = image if isinstance(image, str | Path) else "The image"
+        if not isinstance(image, np.ndarray):
+            data = _bytes(image)
+            image = _unpacked(data) if data.startswith(_NPY) else data
         if isinstance(image, np.ndarray):
             _check_array(image)
             if image.shape[:2] == (self.height, self.width) and (image.ndim == 3) == (self.channels == 3):
                 return image.reshape(self.height, self.width, self.channels)
-        found = self._resized(_decoded(image))
+        found = self._resized(_decoded(image, name))
         return np.asarray(found, np.uint8).reshape(self.height, self.width, self.channels)
 
     def _resized(self, picture: Any) -> Any:
@@ -187,15 +191,14 @@ def _bytes(image: object) -> bytes:
         raise DataError(f"{image} cannot be read: {reason}.", hint="Check the path and its permissions.") from error
 
 
-def _decoded(image: object) -> Any:
+def _decoded(image: Any, name: object) -> Any:
     """A picture of Pillow, whole and upright, in a mode that converts to RGB."""
     pillow = _pillow("Image")
     if isinstance(image, np.ndarray):
         return pillow.fromarray(image)
-    data, name = _bytes(image), image if isinstance(image, str | Path) else "The image"
     hint = f"Give one of {', '.join(FORMATS)}, whole."
     try:
-        picture = pillow.open(io.BytesIO(data), formats=FORMATS)
+        picture = pillow.open(io.BytesIO(image), formats=FORMATS)
         if picture.width * picture.height > MOST_PIXELS:
             raise DataError(f"{name} has more than {MOST_PIXELS:,} pixels.", hint="Give a smaller image.")
         picture.load()
@@ -203,7 +206,7 @@ def _decoded(image: object) -> Any:
     except DataError:
         raise
     except Exception as error:  # a broken file meets Pillow's readers in many ways
-        reason = (str(error).splitlines() or [type(error).__name__])[0][:120]
+        reason = (str(error).partition(" <_io")[0].splitlines() or [type(error).__name__])[0][:120]
         raise DataError(f"{name} cannot be decoded: {reason}.", hint=hint) from error
     if upright.mode not in _MODES:
         raise DataError(f"{name} has pixels of the kind {upright.mode}.", hint="Give one of 8 bits a colour.")
