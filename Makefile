@@ -7,9 +7,11 @@ MODEL ?= all-MiniLM-L6-v2
 OUT ?= build/minilm.bundle
 TABLES := fitted table engines native rotation techniques fewer_bits search recommend canary service serve_table
 
+ENGINES := native,onnxruntime,openvino,mnn,ncnn,tvm,coreml,litert,executorch
+
 ENGINE := $(shell find engine -type f \( -name '*.cpp' -o -name '*.[hi]*' -o -name CMakeLists.txt \))
 
-.PHONY: help setup fit test check bench bench-serve docs arm sanitize fuzz fuzz-api clean
+.PHONY: help setup fit test engines check bench bench-serve docs arm sanitize fuzz fuzz-api clean
 
 help: ## say what there is
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -21,6 +23,10 @@ fit: setup ## fit MODEL to BUDGET on this machine; ends with a table and the pat
 
 test: .venv/dev.stamp ## run all tests that this machine can run
 	$(BIN)/python -m pytest -n auto --dist loadfile
+
+engines: .venv/engines/stamp ## install all engines into an environment of their own and test them; 45 minutes at most
+	TIGHTROPE_REQUIRE=$(ENGINES) TIGHTROPE_EXTRAS=1 timeout 2700 .venv/engines/bin/python -m pytest -n auto --dist load \
+		tests/conformance tests/workshop/convert tests/workshop/benches tests/workshop/comparison tests/test_extras.py
 
 check: .venv/dev.stamp ## style, types, layers, and that the docs' tables are those of the stored measurements
 	$(BIN)/ruff check .
@@ -55,6 +61,13 @@ clean: ## remove the environment and everything that was built
 
 .venv/bin/python:
 	$(PYTHON) -m venv .venv
+
+# This build of torch first, so that nothing pulls a larger one.
+.venv/engines/stamp: pyproject.toml $(ENGINE)
+	$(PYTHON) -m venv .venv/engines
+	.venv/engines/bin/python -m pip install --quiet --disable-pip-version-check torch==2.13.0
+	.venv/engines/bin/python -m pip install --quiet --disable-pip-version-check --editable '.[dev,torch,engines]'
+	@touch $@
 
 .venv/fit.stamp: .venv/bin/python pyproject.toml $(ENGINE)
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[fit,openvino]'

@@ -23,6 +23,7 @@ ROOMS = {
 
 EXTRAS = {
     "onnx": "fit",
+    "ml_dtypes": "fit",
     "safetensors": "fit",
     "huggingface_hub": "fit",
     "rich": "fit",
@@ -31,11 +32,10 @@ EXTRAS = {
     "litert_torch": "litert-convert",
     "pypdf": "index",
     "usearch": "ann",
-    "coremltools": "coreml",
-    "cuda": "tensorrt",
     "MNN": "mnn",
     "PIL": "image",
     "coremltools": "coreml",
+    "cuda": "tensorrt",
 }
 """The extra that brings a top-level module, where it is not the module's own name."""
 

@@ -7,9 +7,9 @@ import shlex
 import sys
 from typing import Any
 
+from tightrope.device.classifier import open_any
 from tightrope.device.meter.verbs import Worker
 from tightrope.device.meter.worker import main
-from tightrope.device.model import open_bundle
 from tightrope.workshop.verify import stand_in
 
 COMMAND = shlex.join([sys.executable, "-m", "tightrope.workshop.comparison.interpreter"])
@@ -17,7 +17,7 @@ COMMAND = shlex.join([sys.executable, "-m", "tightrope.workshop.comparison.inter
 
 def opened(path: str, threads: int, engine: str | None) -> Any:
     """The bundle, opened by the stand-in of its engine."""
-    return open_bundle(path, threads=threads, engine=engine, runtime=stand_in.runtime)
+    return open_any(path, threads=threads, engine=engine, runtime=stand_in.runtime)
 
 
 if __name__ == "__main__":
