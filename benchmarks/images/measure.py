@@ -24,7 +24,7 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 import numpy as np
 
-from benchmarks.documents import RESULTS, store
+from benchmarks.documents import RESULTS, read_stored, store
 from benchmarks.images import cifar
 from benchmarks.peers.results import processor
 from tightrope.device.meter.run import Place, Plan, Subject, measure
@@ -142,7 +142,7 @@ def main() -> int:
     parser.add_argument("--models", type=Path, default=Path("build/images"))
     parser.add_argument("--only", default=",".join(RECIPES))
     said = parser.parse_args()
-    found: dict[str, Any] = {}
+    found: dict[str, Any] = read_stored(STORED, "")["models"] if STORED.is_file() else {}
     with tempfile.TemporaryDirectory() as cache:
         os.environ["TIGHTROPE_CACHE"] = cache  # a measurement is made anew, whatever an earlier version kept
         for name in said.only.split(","):

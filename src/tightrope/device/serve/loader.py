@@ -18,7 +18,7 @@ from tightrope.device.model import Embedder, Scorer, open_bundle
 from tightrope.device.serve.ledger import IDLE_MODELS, Ledger, Reservation, trim_heap
 from tightrope.device.serve.releases import Release
 from tightrope.device.serve.service import Service
-from tightrope.errors import BundleError, RefusedError, TightropeError
+from tightrope.errors import BundleError, RefusedError, TightropeError, UnsupportedError
 
 Model = Embedder | Scorer
 Open = Callable[[Bundle], Model]
@@ -266,6 +266,10 @@ def footprint_bytes(source: Bundle) -> int:
     artefact = source.content.models[0].artefacts[0]
     sizes = {item.path: item.size for item in source.content.files}
     senses = source.content.senses
+    if source.content.task["name"] == "classification":
+        raise UnsupportedError(
+            f"{source.path} classifies images; a server answers texts.", hint="Open it with tightrope.open(path)."
+        )
     files = {*artefact.files.values(), senses.get("wordpiece", senses["tokenizer"])}
     mapped = sum(sizes.get(path, 0) for path in files)
     if artefact.engine == "native":

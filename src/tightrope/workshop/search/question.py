@@ -6,6 +6,7 @@ cut in three, for images that a model was calibrated on are easier for it than o
 """
 
 import hashlib
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -31,8 +32,8 @@ CALIBRATION = 256
 PROVING = 16
 """Texts (or pairs) whose answers are recorded in the bundle."""
 
-PICTURES = 8
-"""The same of pictures, which are larger."""
+PICTURES, LEAST_PICTURES, PICTURE_BYTES = 8, 3, 400_000
+"""The same of pictures: so many at most and at least, and between the two no more than so many bytes of a bundle."""
 
 Given = Answers | Doubles
 """What a model gave: answers to samples, or the figures of a user's judge."""
@@ -88,7 +89,8 @@ class Question:
         """Inputs of many lengths for the bundle's own proof: built-in texts or pictures, never the user's data."""
         if isinstance(model.senses, ImageSenses):
             size = (model.senses.height, model.senses.width, model.senses.channels)
-            return [packed(pixels) for pixels in pictures(*size, PICTURES)]
+            count = max(LEAST_PICTURES, min(PICTURES, PICTURE_BYTES // math.prod(size)))
+            return [packed(pixels) for pixels in pictures(*size, count)]
         tokenizer = text_senses(model).tokenizer
         chosen = spread(sorted(default_texts(languages.guess(tokenizer), "report"), key=len), PROVING)
         return spread(pairs_of(Texts(tuple(chosen))), PROVING) if model.task.name == "scoring" else chosen
