@@ -1,11 +1,13 @@
 """What a bundle says about its own answers is believed only if it is of the right form."""
 
 import io
+from dataclasses import replace
 
 import numpy as np
 import pytest
 
-from tightrope.device.proof import prove
+from tightrope.device import machine
+from tightrope.device.proof import prove, saturating_layers
 from tightrope.errors import BundleError
 
 INPUTS = ["the cat", "sat"]
@@ -47,6 +49,21 @@ def test_what_is_no_proof_is_refused(seal_for_engine, wrong):
     with pytest.raises(BundleError) as caught:
         prove(seal_for_engine(vectors=vectors | wrong))
     assert len(str(caught.value).splitlines()) == 2
+
+
+def test_layers_whose_products_may_saturate_are_counted_where_they_may(seal_for_engine):
+    made = seal_for_engine()
+    (model,) = made.content.models
+    artefact = replace(model.artefacts[0], settings={"saturating_layers": 5})
+    wide = replace(made, content=replace(made.content, models=(replace(model, artefacts=(artefact,)),)))
+    old = replace(machine.this_machine(), architecture="x86_64", isa=("avx2",))
+    for source, here, layers in (
+        (wide, old, 5),
+        (wide, replace(old, isa=("avx2", "avx512_vnni")), 0),
+        (wide, replace(old, architecture="aarch64", isa=("neon",)), 0),
+        (made, old, 0),
+    ):
+        assert saturating_layers(source, "fake", here) == layers
 
 
 def test_without_a_tolerance_nothing_is_proved(seal_for_engine):

@@ -64,6 +64,11 @@ def verify(
         click.echo(_agreement("recorded answers", proof.expected, "agree" if proof.holds else "DISAGREE"))
         if proof.original:
             click.echo(_agreement("original (fp32)", proof.original, "compared"))
+        if proof.saturating_layers:
+            click.echo(
+                f"This processor has no VNNI: products of {proof.saturating_layers} layers may saturate. "
+                "Weights of seven bits do not: int8(reduce_range=true)."
+            )
     if not proof.holds:
         ctx.exit(3)
 

@@ -107,6 +107,19 @@ def architecture(machine: str) -> str:
     return {"amd64": "x86_64", "arm64": "aarch64"}.get(machine.lower(), machine)
 
 
+def saturates(machine: Machine) -> bool:
+    """Whether products of unsigned and signed bytes are added in 16 bits, two by two: x86-64 without VNNI.
+
+    >>> from dataclasses import replace
+    >>> here = Machine(system="Linux", architecture="x86_64", processor="", isa=("avx2",), cores=1, memory_bytes=None)
+    >>> saturates(here), saturates(replace(here, isa=("avx2", "avx_vnni")))
+    (True, False)
+    >>> saturates(replace(here, architecture="aarch64"))
+    False
+    """
+    return machine.architecture == "x86_64" and not {"avx512_vnni", "avx_vnni"}.intersection(machine.isa)
+
+
 def allowed_cores() -> tuple[int, ...]:
     """The numbers of the cores that this process may use; empty where the system does not tell."""
     if not hasattr(os, "sched_getaffinity"):

@@ -5,12 +5,13 @@ the engine may round differently; more than the recorded tolerance is a fault.
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 
 from tightrope.bundle import Bundle
+from tightrope.device import machine
 from tightrope.device.classifier import Classifier, open_any
 from tightrope.device.model import Embedder, Floats, Scorer
 from tightrope.errors import BundleError
@@ -40,19 +41,32 @@ class Agreement:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Proof:
-    """What `prove` found. `holds`: the answers are within the recorded tolerance of those recorded."""
+    """What `prove` found. `holds`: the answers are within the recorded tolerance of those recorded.
+
+    `saturating_layers`: how many of the engine's layers have products that this processor may cut off in 16 bits.
+    """
 
     engine: str
     holds: bool
     expected: Agreement
     original: Agreement | None
+    saturating_layers: int = 0
 
 
 def prove(source: Bundle, *, threads: int = 1, engine: str | None = None) -> Proof:
     """Open the bundle and answer its own texts. Raises `BundleError` if it holds no proof or cannot run here."""
     asked = texts(source)
     with open_any(source, threads=threads, engine=engine) as opened:
-        return judge(source, answers(opened, asked), opened.engine)
+        found = judge(source, answers(opened, asked), opened.engine)
+        return replace(found, saturating_layers=saturating_layers(source, opened.engine, machine.this_machine()))
+
+
+def saturating_layers(source: Bundle, engine: str, here: machine.Machine) -> int:
+    """How many layers of the bundle's artefact for an engine have products that may saturate on a machine."""
+    if not machine.saturates(here):
+        return 0
+    artefact = next(item for item in source.content.models[0].artefacts if item.engine == engine)
+    return int(artefact.settings.get("saturating_layers", 0))
 
 
 def texts(source: Bundle) -> Sequence[Any]:

@@ -22,6 +22,7 @@ from tightrope.workshop.converted import Converted
 from tightrope.workshop.graph import OPSET, Graph
 from tightrope.workshop.model import Model
 from tightrope.workshop.network import lower
+from tightrope.workshop.numerics.pairs import is_paired
 from tightrope.workshop.numerics.quantized import Array, Quantized
 
 ATTENTION_OPSET = 23
@@ -58,7 +59,7 @@ def _settings(graph: Graph, form: "_OnnxRuntimeForm") -> dict[str, Any]:
     By default the engine keeps their DequantizeLinear for a pattern that does not come, and runs it for every image.
     """
     if not isinstance(graph.senses, ImageSenses):
-        return {"batch_tokens": BATCH_TOKENS}
+        return {"batch_tokens": BATCH_TOKENS} | ({"saturating_layers": form.wide} if form.wide else {})
     return {"session": {"session.disable_quant_qdq": "1"}} if form.runs["wint8"] and not form.runs["int8"] else {}
 
 
@@ -69,6 +70,8 @@ class _OnnxRuntimeForm(Form):
         super().__init__(graph)
         self.in_float: dict[str, str] = {}
         self.approximations: dict[str, str] = {}
+        self.wide = 0
+        """Layers of integers whose products may saturate where 16 bits hold two of them."""
         self._spread: set[str] = set()
         self._opset = next((item.version for item in graph.proto.opset_import if not item.domain), OPSET)
 
@@ -119,6 +122,7 @@ class _OnnxRuntimeForm(Form):
         scheme, name, build = self.scheme(layer), layer.name, self.build
         kept, bias = self.kept(layer)
         codes, zero = signed(weight)
+        self.wide += not is_paired(codes.T)
         stored = build.weight(f"{name}.codes", codes)
         scales, zeros = build.weight(f"{name}.scales", weight.scale), build.weight(f"{name}.zeros", zero)
 
