@@ -39,7 +39,7 @@ _TRIED_S = 0.01
 """What is shorter is timed up to three times, and the best counts."""
 _SHARED = 0.75
 """Of the ideal speed-up: then threads that share a batch do as much as workers with one each, but sooner."""
-_NEARLY = 0.95
+_NEARLY = 0.97
 """Of the best throughput: what a smaller batch is worth."""
 _TOKEN_BYTES = 20_000
 """What a batch is thought to take for each of its tokens, where the system does not tell."""

@@ -5,6 +5,7 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import Future, InvalidStateError, ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 from tightrope.device.senses.text import Encoded
@@ -54,6 +55,15 @@ class Flight(Future[Served]):
         self.inputs = inputs
         self.options = options
         self.until_s = until_s
+        self.below: Future[Answer] | None = None
+        """The request in the service, once it is there."""
+
+    def cancel(self) -> bool:
+        """As every future; the work is dropped as well."""
+        cancelled, below = super().cancel(), self.below
+        if cancelled and below is not None:
+            below.cancel()
+        return cancelled
 
 
 class Answering:
@@ -113,12 +123,15 @@ class Answering:
         except BaseException:
             self._loader.give(release.lane)
             raise
-        flight.add_done_callback(lambda outer: inner.cancel() if outer.cancelled() else None)
-        inner.add_done_callback(lambda done: self._done(flight, release, done))
+        flight.below = inner
+        if flight.cancelled():
+            inner.cancel()
+        inner.add_done_callback(partial(self._done, flight, release))
 
     def _done(self, flight: Flight, release: Release, done: "Future[Answer]") -> None:
         """On a worker's thread: nothing here may wait."""
         self._loader.give(release.lane)
+        flight.below = None  # they would hold each other
         if done.cancelled():
             flight.cancel()
             return

@@ -127,15 +127,15 @@ class Desk:
             self._works[work.request.number] = work
             self._arrival.notify()
 
-    def forget(self, work: Work) -> None:
+    def forget(self, number: int) -> None:
         """Take a request out of line, with what is left of it."""
         with self._lock:
-            self._scheduler.cancel(work.request.number)
-            self._works.pop(work.request.number, None)
+            self._scheduler.cancel(number)
+            self._works.pop(number, None)
 
     def fail(self, work: Work, error: TightropeError) -> None:
         """Forget a request, and tell whoever still waits for it."""
-        self.forget(work)
+        self.forget(work.request.number)
         if work.fail(error) and isinstance(error, RefusedError):
             self._metrics.refused.add(reason=error.reason)
 

@@ -11,6 +11,7 @@ import threading
 import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future
+from functools import partial
 from typing import Any, Self
 
 from tightrope.device.model import Embedder
@@ -22,7 +23,7 @@ from tightrope.device.serve.cache import AnswerCache
 from tightrope.device.serve.climate import Weather
 from tightrope.device.serve.desk import Desk, Loaded, Turn, failure
 from tightrope.device.serve.fair_queue import Request
-from tightrope.device.serve.ledger import Ledger
+from tightrope.device.serve.ledger import Ledger, Reservation
 from tightrope.device.serve.limits import Limits
 from tightrope.device.serve.metrics import Metrics
 from tightrope.device.serve.pace import Lane
@@ -207,14 +208,15 @@ class Service:
         except BaseException:
             work.held.release()
             raise
-        work.future.add_done_callback(lambda future: self._settled(work, future))
+        # not the work itself: a future keeps its callbacks, and both would stay until somebody looks for cycles
+        work.future.add_done_callback(partial(self._settled, work.request.number, work.held))
 
-    def _settled(self, work: Work, future: "Future[Answer]") -> None:
+    def _settled(self, number: int, held: Reservation, future: "Future[Answer]") -> None:
         """The future has its answer, or nobody waits for it any more: then its work is dropped."""
         if future.cancelled():
-            self._desk.forget(work)
+            self._desk.forget(number)
             self._metrics.cancelled.add()
-        work.held.release()
+        held.release()
 
     # Workers --------------------------------------------------------------------------------------------
 
