@@ -1,4 +1,4 @@
-"""Every converter that takes a graph, on a convolutional classifier: the answers of the reference, or a layer's name."""
+"""Every converter that takes a graph, on a convolutional classifier: the answers of the reference, or a refusal."""
 
 from pathlib import Path
 from typing import Any

@@ -12,8 +12,8 @@ import numpy as np
 
 from tightrope.bundle import Artefact, Bundle, Content, Writer
 from tightrope.bundle import Model as BundleModel
-from tightrope.device.meter.run import Place, Plan
 from tightrope.device.classifier import open_any
+from tightrope.device.meter.run import Place, Plan
 from tightrope.device.model import Floats
 from tightrope.recipe import Recipe
 from tightrope.workshop.benches.answering import LIMIT_S, open_on_bench

@@ -21,8 +21,8 @@ def compress(
 ) -> Bundle:
     """Apply a recipe, named or written out, and write the bundle to `out`.
 
-    Its quality on samples that calibrated nothing is attached, if its engine runs here. Raises `SourceError`, `RecipeError`, `DataError`,
-    `UnsupportedError` or `OutputError`.
+    Its quality on samples that calibrated nothing is attached, if its engine runs here. Raises `SourceError`,
+    `RecipeError`, `DataError`, `UnsupportedError` or `OutputError`.
     """
     wanted = recipes.read(recipe) if isinstance(recipe, str) else recipe
     bundle.check_free(Path(out), force=force)
