@@ -163,11 +163,19 @@ def rebuild(ctx: click.Context, /, path: Path, out: Path | None, **options: Any)
 @click.argument("run", type=click.Path(path_type=Path))
 @click.option("--out", type=click.Path(path_type=Path), help="The page to write; by default RUN with .html.")
 def report(run: Path, out: Path | None) -> None:
-    """Print the table of a RUN (the JSON that `fit` writes) and make its page anew."""
+    """Print the table of a RUN (the JSON that `fit` or `compare` writes) and make its page anew."""
     run_file = import_optional("tightrope.workshop.report.run_file", wanted_by="tightrope report")
-    page = import_optional("tightrope.workshop.report.page", wanted_by="tightrope report")
-    table = import_optional("tightrope.workshop.report.table", wanted_by="tightrope report")
-    found, place = run_file.read_run(run), out or run.with_suffix(".html")
-    page.write_page(found, place)
-    table.print_run(found)
+    place = out or run.with_suffix(".html")
+    if run_file.is_comparison(run):
+        page = import_optional("tightrope.workshop.report.engines_page", wanted_by="tightrope report")
+        table = import_optional("tightrope.workshop.report.engines_table", wanted_by="tightrope report")
+        compared = run_file.read_comparison(run)
+        page.write_comparison_page(compared, place)
+        table.print_comparison(compared)
+    else:
+        page = import_optional("tightrope.workshop.report.page", wanted_by="tightrope report")
+        table = import_optional("tightrope.workshop.report.table", wanted_by="tightrope report")
+        found = run_file.read_run(run)
+        page.write_page(found, place)
+        table.print_run(found)
     click.echo(f"report  {place}")
