@@ -1,5 +1,6 @@
 """Who is admitted, who is next and what is predicted, with a clock that is an argument."""
 
+import math
 import random
 from collections import Counter
 
@@ -376,3 +377,18 @@ def follow(line: Line, seen: dict[int, int]) -> None:
     for part in batch.parts:
         assert seen.get(part.request.number, 0) == part.start < part.stop
         seen[part.request.number] = part.stop
+
+
+@given(st.lists(st.tuples(st.sampled_from("ab"), st.sampled_from(["", "k"]), st.integers(1, 200)), max_size=30))
+def test_who_is_admitted_at_a_glance_would_have_been_admitted_anyway(asked: list[tuple[str, str, int]]) -> None:
+    scheduler = Scheduler(Limits(queue_s=math.inf))
+    for lane, seconds in (("a", 0.1), ("b", 0.3)):
+        pace = Pace().seen(10, seconds).seen(100, 2 * seconds)
+        scheduler.add_lane(lane, Lane(batch_tokens=64, batch_texts=4, pace=pace))
+    for number, (lane, key, tokens) in enumerate(asked):
+        request = Request(number=number, lane=lane, lengths=(tokens,), key=key)
+        predicted = scheduler.predicted_wait_s(lane, request.lengths, 0.0, flow=request.flow)
+        assert predicted <= scheduler._most_s(request, 0.0) + 1e-9
+        scheduler.admit(request, 0.0)
+        if number % 7 == 3:
+            scheduler.next_batch(0.0)

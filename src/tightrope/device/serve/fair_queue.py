@@ -98,7 +98,7 @@ class FairQueue:
     """Requests in line for several lanes, and the order in which their texts are taken."""
 
     def __init__(self) -> None:
-        self.tokens = 0
+        self.tokens = self.texts = 0
         self._flows: dict[tuple[str, int], _Flow] = {}
         self._waiting: dict[int, _Waiting] = {}
         self._virtual = 0.0
@@ -211,6 +211,7 @@ class FairQueue:
         line.tokens += tokens
         line.texts += texts
         self.tokens += tokens
+        self.texts += texts
         if not line.items:
             del flow.lines[lane]
         if not self._waiting:  # the busy period is over, and with it all debts

@@ -76,6 +76,7 @@ class Ledger:
         self._trim = trim or trim_heap
         self._lock = threading.Lock()
         self._held: dict[str, int] = {}
+        self._sum = 0
         self._shedders: list[tuple[int, str, Free]] = []
         self._children: dict[int, Callable[[], int | None]] = {}
         self._floor = self._process = resident() or 0
@@ -143,7 +144,7 @@ class Ledger:
         together = None if counted is None else counted + sum(child() or 0 for child in children)
         with self._lock:
             if together is not None:
-                self._process = max(self._floor, together - sum(self._held.values()))
+                self._process = max(self._floor, together - self._sum)
             return 0 if self.budget_bytes is None else self._used() - self.budget_bytes
 
     def _resize(self, reservation: Reservation, size_bytes: int, *, sheds: bool) -> bool:
@@ -165,6 +166,7 @@ class Ledger:
 
     def _book(self, reservation: Reservation, size_bytes: int) -> None:
         held = self._held.get(reservation.owner, 0) + size_bytes - reservation.size_bytes
+        self._sum += size_bytes - reservation.size_bytes
         reservation.size_bytes = size_bytes
         if held:
             self._held[reservation.owner] = held
@@ -175,7 +177,7 @@ class Ledger:
         return 0 if self.budget_bytes is None else self._used() + more - self.budget_bytes
 
     def _used(self) -> int:
-        return self._process + sum(self._held.values())
+        return self._process + self._sum
 
     def _shed(self, wanted: int) -> int:
         """Ask one after the other until enough was given back. No lock is held: they take locks of their own."""
