@@ -5,6 +5,7 @@ import threading
 import numpy as np
 import pytest
 
+from tightrope.device.index import opened
 from tightrope.device.index.documents import Document
 from tightrope.device.index.making import create, open_index
 from tightrope.errors import DataError, OutputError, SearchError
@@ -253,3 +254,20 @@ def test_settings_are_kept(place):
         index.note(threshold=0.5, source="docs")
     with open_index(place, writing=False) as index:
         assert index.about.settings == {"threshold": 0.5, "source": "docs"}
+
+
+def test_common_words_add_to_the_scores_of_what_rare_ones_found(tmp_path, monkeypatch):
+    """Among passages with the rarest words the order and the scores are those of all words."""
+    texts = ["a common thing"] * 200 + ["a common needle"] * 3 + ["a needle of steel"] * 2 + ["steel"] * 40
+    with create(tmp_path / "words.index", digest="ab" * 32, width=8) as index:
+        vectors = np.random.default_rng(0).normal(size=(len(texts), 8)).astype(np.float32)
+        index.add([Document(key=f"d{n}", passages=(text,)) for n, text in enumerate(texts)], vectors)
+        whole = {hit.key: hit.score for hit in index.matching("common needle steel", 300)}
+        monkeypatch.setattr(opened, "_CANDIDATES", 10)
+        assert index._telling(["common", "needle", "steel"], 5000, 2) == ["needle"]
+        few = index.matching("common needle steel", 2)
+        assert [hit.score for hit in few] == [pytest.approx(whole[hit.key]) for hit in few]
+        assert {hit.key for hit in few} == {"d203", "d204"}
+        assert len(index.matching("common needle steel", 100)) == 100, "who asks for many gets them"
+        filtered = index.matching("common needle steel", 2, where={"none": 1})
+        assert filtered == []

@@ -32,6 +32,8 @@ MOST = 1000
 """Hits of one search."""
 _COMMON_SHARE, _COMMON_PASSAGES = 0.2, 5000
 """A word is common in this share of the passages, and never in fewer than so many."""
+_CANDIDATES = 1000
+"""Passages with rare words, among which the best by all words are looked for."""
 _WORDS_KNOWN = 4096
 
 Where = Mapping[str, Any] | None
@@ -158,13 +160,25 @@ class Index:
     def _matching(self, text: str, k: int, where: Where) -> list[tuple[int, float]]:
         """Slots and BM25 scores, the best first; none for a text without words.
 
-        Words that are common tell little and cost most: they are left out where rarer ones remain.
+        Words that are common tell little and cost most: they are left out where rarer ones remain, and where the
+        rarest have been found in enough passages, the others only add to the scores of those.
         """
         self._check_open()
         words = terms(text)
         common = max(_COMMON_PASSAGES, int(_COMMON_SHARE * np.count_nonzero(self._rows.alive)))
-        rare = [word for word in words if self._frequency(word, common) < common]
-        return self._store.matching(rare or words, k, where) if words else []
+        rare = [word for word in words if self._frequency(word, common) < common] or words
+        return self._store.matching(rare, k, where, self._telling(rare, common, k)) if rare else []
+
+    def _telling(self, words: Sequence[str], common: int, k: int) -> list[str]:
+        """The rarest of the words that are found in enough passages, and not in too many; none if all are needed."""
+        chosen, found = list[str](), 0
+        for word in sorted(words, key=lambda word: self._frequency(word, common)):
+            more = self._frequency(word, common)
+            if found >= 2 * k and found + more > _CANDIDATES:
+                return chosen
+            chosen.append(word)
+            found += more
+        return []
 
     def _frequency(self, word: str, most: int) -> int:
         """How many passages have a word, counted once and remembered for a while: it changes slowly."""

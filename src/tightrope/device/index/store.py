@@ -103,16 +103,26 @@ class Store:
             rows = view.execute(f"SELECT slot FROM passages WHERE {sql}", parameters)
             return np.fromiter((slot for (slot,) in rows), np.int64)
 
-    def matching(self, words: Sequence[str], most: int, where: Mapping[str, Any] | None) -> list[tuple[int, float]]:
-        """Slots and BM25 scores of the passages with any of the words, the best first."""
-        sql, parameters = ("", list[Any]())
+    def matching(
+        self, words: Sequence[str], most: int, where: Mapping[str, Any] | None, having: Sequence[str] = ()
+    ) -> list[tuple[int, float]]:
+        """Slots and BM25 scores of the passages with any of the words, and any of `having` if given, the best first.
+
+        Walking a list of passages is cheap, scoring one is dear: `+` keeps FTS5 from seeking each one anew, and a score
+        is computed for those alone that have one of the second words.
+        """
+        sql, parameters = "", [expression(words)]
+        if having:
+            sql += " AND +rowid IN (SELECT rowid FROM words WHERE words MATCH ?)"
+            parameters.append(expression(having))
         if where is not None:
-            only, parameters = filters.condition(where)
-            sql = f"AND rowid IN (SELECT slot FROM passages WHERE {only})"
+            only, given = filters.condition(where)
+            sql += f" AND rowid IN (SELECT slot FROM passages WHERE {only})"
+            parameters += given
         with self.reading() as view:
             return view.execute(
-                f"SELECT rowid, -rank FROM words WHERE words MATCH ? {sql} ORDER BY rank, rowid LIMIT ?",
-                [expression(words), *parameters, most],
+                f"SELECT rowid, -rank FROM words WHERE words MATCH ?{sql} ORDER BY rank, rowid LIMIT ?",
+                [*parameters, most],
             ).fetchall()
 
     def frequency(self, word: str, most: int) -> int:
