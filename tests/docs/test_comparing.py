@@ -13,7 +13,8 @@ from tightrope.workshop.search.precisions import WORDS
 
 GUIDE = Path(__file__).parents[2] / "docs" / "guide"
 PAGES = {name: (GUIDE / name).read_text(encoding="utf-8") for name in ("comparing.md", "adding-an-engine.md")}
-COMMANDS = sorted({line for text in PAGES.values() for line in re.findall(r"^tightrope .*$", text, re.MULTILINE)})
+BLOCKS = [block for text in PAGES.values() for block in re.findall(r"^```\n(.*?)^```$", text, re.MULTILINE | re.DOTALL)]
+COMMANDS = sorted({line for block in BLOCKS for line in block.splitlines() if line.startswith("tightrope ")})
 
 
 @pytest.mark.parametrize("line", COMMANDS)
