@@ -76,6 +76,23 @@ def test_what_cannot_be_read_is_said_in_words(read, name, content):
     assert name in caught.value.message and caught.value.hint
 
 
+@pytest.mark.parametrize("suffix", [".txt", ".md", ".html", ".csv", ".jsonl"])
+@pytest.mark.parametrize(
+    "content",
+    [b"\x89PNG\r\n\x1a\n\x00\x00\x00\rIHDR" + bytes(100), b"PK\x03\x04" + bytes(range(256)) * 4, b"\x7fELF\x02\x01\x01",
+     "ohne Marke".encode("utf-16-le"), bytes(range(1, 256)) * 9],
+    ids=["picture", "archive", "program", "unmarked", "noise"],
+)  # fmt: skip
+def test_what_is_no_text_is_no_text_by_another_name(read, suffix, content):
+    with pytest.raises(DataError, match="holds no text") as caught:
+        read(f"a{suffix}", content)
+    assert f"a{suffix}" in caught.value.message and "UTF-8" in caught.value.hint
+
+
+def test_text_with_a_few_odd_characters_is_text(read):
+    assert "caf" in read("a.txt", "Das caf\u00e9 \x1b[31mrot\x1b[0m\f, \x02 und mehr. ".encode("cp1252") * 20)[0].text
+
+
 def test_pdf(read, tmp_path):
     pypdf = pytest.importorskip("pypdf")
     writer = pypdf.PdfWriter()

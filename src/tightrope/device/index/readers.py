@@ -18,6 +18,10 @@ from tightrope.errors import DataError, MissingExtraError
 from tightrope.plugins import import_optional
 
 MOST_BYTES = 200_000_000
+LOOKED_AT_BYTES = 1_000_000
+"""Of a file, to see whether it is text."""
+_UTF_16 = (b"\xff\xfe", b"\xfe\xff")
+_CONTROLS = bytes(code for code in range(32) if code not in b"\t\n\v\f\r\x1a\x1b") + b"\x7f"
 _TEXT_FIELDS = ("text", "content", "body", "passage")
 _KEY_FIELDS = ("key", "id", "_id")
 
@@ -41,6 +45,8 @@ def read(path: Path) -> Iterator[Source]:
     try:
         if path.stat().st_size > MOST_BYTES:
             raise DataError(f"{path} is larger than {MOST_BYTES // 10**6} MB.", hint="Divide it.")
+        if reader is not _pdf:
+            _check_is_text(path)
         yield from reader(path)
     except OSError as error:
         raise DataError(f"{path} cannot be read: {error.strerror}.", hint="Allow this user to read it.") from error
@@ -135,10 +141,21 @@ def _pdf(path: Path) -> Iterator[Source]:
     yield Source(text="\n\n".join(pages), title=title or path.stem)
 
 
+def _check_is_text(path: Path) -> None:
+    """Raise `DataError` for a picture, a program or an archive, whatever it is called."""
+    with path.open("rb") as stream:
+        start = stream.read(LOOKED_AT_BYTES)
+    if start[:2] in _UTF_16:
+        return
+    strange = len(start) - len(start.translate(None, _CONTROLS))
+    if b"\0" in start or strange > len(start) / 20:
+        raise DataError(f"{path} holds no text but other bytes.", hint="Leave it out, or save its text as UTF-8.")
+
+
 def _decoded(path: Path) -> str:
     """UTF-8, or UTF-16 with its mark, or what Western Windows writes."""
     data = path.read_bytes()
-    if data[:2] in (b"\xff\xfe", b"\xfe\xff"):
+    if data[:2] in _UTF_16:
         return data.decode("utf-16", "replace")
     try:
         return data.decode("utf-8-sig")
