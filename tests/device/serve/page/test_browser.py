@@ -205,7 +205,7 @@ def test_indexes_are_shown_with_their_sizes(searched: Server, browser: Browser) 
 
 def test_one_of_several_indexes_is_searched(long_named: Server, browser: Browser) -> None:
     browser.show(long_named.url, 390, 844, "dark")
-    browser.until("document.getElementById('index').length === 2")
+    browser.until("document.getElementById('index')?.length === 2")
     assert not browser.run("document.getElementById('pick-index').hidden")
     browser.run("document.getElementById('query').focus()")
     browser.type("bark")
