@@ -154,7 +154,7 @@ def measured_how(found: Comparison) -> str:
     calls = [item.n for cell in found.cells if cell.measurement for item in cell.measurement.latencies]
     judged = next((cell.quality for cell in found.cells if cell.quality), None)
     quality = f" Quality: {judged.kind} on {judged.samples}, n = {judged.n}." if judged else ""
-    machine = conditions(first.conditions).partition(";")[0]
+    machine = conditions(first.conditions).partition(";")[0].removeprefix("this machine: ")
     threads = f"{found.threads} {'pinned ' if first.conditions.pinned else ''}thread{'' if found.threads == 1 else 's'}"
     return (
         f"{machine}, {threads}. Each form in a process of its own, in turns with {found.baseline or UNMEASURED}; "
