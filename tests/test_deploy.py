@@ -1,7 +1,9 @@
 """The files for running it: what can be checked without a board is checked, above all that their commands exist."""
 
 import configparser
+import os
 import shlex
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -12,6 +14,7 @@ import pytest
 from tightrope.cli.main import cli
 from tightrope.device.serve.http.app import ROUTES
 from tightrope.device.serve.limits import Limits
+from tightrope.device.serve.logs import RATE_PER_S
 
 DEPLOY = Path(__file__).parents[1] / "deploy"
 SERVE = cli.get_command(click.Context(cli), "serve")
@@ -74,3 +77,36 @@ def test_every_option_of_serve_is_explained():
     )
     assert all(option.help for option in SERVE.params if isinstance(option, click.Option))
     assert "--memory" in done.stdout and "dashboard" in done.stdout
+
+
+def test_the_log_that_goes_to_a_file_is_rotated_without_a_restart():
+    text = (DEPLOY / "tightrope.logrotate").read_text()
+    head, _, rest = text.partition("{")
+    assert head.splitlines()[-1].split()[0] == "/var/log/tightrope/*.log"
+    words = [line.split("#")[0].strip() for line in rest.partition("}")[0].splitlines()]
+    assert {"copytruncate", "compress", "missingok", "rotate 7", "maxsize 10M"} <= set(words)
+
+
+def test_logrotate_takes_the_file(tmp_path):
+    """A log that a process holds open goes on in the same file, and the old lines are beside it."""
+    program = shutil.which("logrotate", path=f"{os.environ.get('PATH', '')}:/usr/sbin")
+    if program is None:
+        pytest.skip("needs logrotate: apt-get install logrotate")
+    config = (DEPLOY / "tightrope.logrotate").read_text().replace("/var/log/tightrope", str(tmp_path))
+    (tmp_path / "config").write_text(config)
+    with (tmp_path / "server.log").open("a") as held:
+        held.write('{"event":"before"}\n')
+        held.flush()
+        subprocess.run([program, "--force", "--state", tmp_path / "state", tmp_path / "config"], check=True)
+        held.write('{"event":"after"}\n')
+    assert (tmp_path / "server.log.1").read_text() == '{"event":"before"}\n'
+    assert (tmp_path / "server.log").read_text() == '{"event":"after"}\n'
+
+
+def test_the_journal_is_bounded():
+    parser = configparser.RawConfigParser()
+    parser.optionxform = str
+    parser.read_string((DEPLOY / "journald.conf").read_text())
+    assert parser["Journal"]["SystemMaxUse"] == "50M"
+    per_s = int(parser["Journal"]["RateLimitBurst"]) / float(parser["Journal"]["RateLimitIntervalSec"].rstrip("s"))
+    assert per_s > RATE_PER_S, "the server's own log is thinned before the journal thins it"
