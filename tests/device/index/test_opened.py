@@ -5,7 +5,7 @@ import threading
 import numpy as np
 import pytest
 
-from tightrope.device.index import opened
+from tightrope.device.index import lexicon
 from tightrope.device.index.documents import Document
 from tightrope.device.index.making import create, open_index
 from tightrope.errors import DataError, OutputError, SearchError
@@ -263,8 +263,8 @@ def test_common_words_add_to_the_scores_of_what_rare_ones_found(tmp_path, monkey
         vectors = np.random.default_rng(0).normal(size=(len(texts), 8)).astype(np.float32)
         index.add([Document(key=f"d{n}", passages=(text,)) for n, text in enumerate(texts)], vectors)
         whole = {hit.key: hit.score for hit in index.matching("common needle steel", 300)}
-        monkeypatch.setattr(opened, "_CANDIDATES", 10)
-        assert index._telling(["common", "needle", "steel"], 5000, 2) == ["needle"]
+        monkeypatch.setattr(lexicon, "CANDIDATES", 10)
+        assert index._lexicon.telling(["common", "needle", "steel"], 5000, 2) == ["needle"]
         few = index.matching("common needle steel", 2)
         assert [hit.score for hit in few] == [pytest.approx(whole[hit.key]) for hit in few]
         assert {hit.key for hit in few} == {"d203", "d204"}

@@ -21,21 +21,15 @@ from tightrope.device.index import graph, places, store
 from tightrope.device.index.codes import Floats, Quantized, checksum, cosines, quantize
 from tightrope.device.index.documents import Document, Hit, checked
 from tightrope.device.index.fusion import fused
+from tightrope.device.index.lexicon import Lexicon
 from tightrope.device.index.mapped import Codes
 from tightrope.device.index.rows import Rows
 from tightrope.device.index.schema import closed
 from tightrope.device.index.store import Slots, Store
-from tightrope.device.index.words import terms
 from tightrope.errors import DataError, SearchError
 
 MOST = 1000
 """Hits of one search."""
-_COMMON_SHARE, _COMMON_PASSAGES = 0.2, 5000
-"""A word is common in this share of the passages, and never in fewer than so many."""
-_CANDIDATES = 1000
-"""Passages with rare words, among which the best by all words are looked for."""
-_WORDS_KNOWN = 4096
-
 Where = Mapping[str, Any] | None
 """A filter on metadata, as `filters` reads it."""
 
@@ -65,8 +59,8 @@ class Index:
         self.path, self.generation, self.lock = path, generation, lock
         self._retired = self._closed = False
         self._changing = threading.RLock()
-        self._frequencies: dict[str, int] = {}
         self._store = Store(path, generation / places.STORE, writing=self.writable)
+        self._lexicon = Lexicon(self._store)
         try:
             self.digest, self.width, self._version, identity = _described(self._store, path)
             codes = Codes.open(generation / places.CODES, identity, self.width, writing=self.writable)
@@ -158,36 +152,9 @@ class Index:
         return list(zip(slots[best].tolist(), scores[best].tolist(), strict=True))
 
     def _matching(self, text: str, k: int, where: Where) -> list[tuple[int, float]]:
-        """Slots and BM25 scores, the best first; none for a text without words.
-
-        Words that are common tell little and cost most: they are left out where rarer ones remain, and where the
-        rarest have been found in enough passages, the others only add to the scores of those.
-        """
+        """Slots and BM25 scores, the best first; none for a text without words."""
         self._check_open()
-        words = terms(text)
-        common = max(_COMMON_PASSAGES, int(_COMMON_SHARE * np.count_nonzero(self._rows.alive)))
-        rare = [word for word in words if self._frequency(word, common) < common] or words
-        return self._store.matching(rare, k, where, self._telling(rare, common, k)) if rare else []
-
-    def _telling(self, words: Sequence[str], common: int, k: int) -> list[str]:
-        """The rarest of the words that are found in enough passages, and not in too many; none if all are needed."""
-        chosen, found = list[str](), 0
-        for word in sorted(words, key=lambda word: self._frequency(word, common)):
-            more = self._frequency(word, common)
-            if found >= 2 * k and found + more > _CANDIDATES:
-                return chosen
-            chosen.append(word)
-            found += more
-        return []
-
-    def _frequency(self, word: str, most: int) -> int:
-        """How many passages have a word, counted once and remembered for a while: it changes slowly."""
-        known = self._frequencies.get(word)
-        if known is None:
-            if len(self._frequencies) >= _WORDS_KNOWN:
-                self._frequencies.clear()
-            known = self._frequencies[word] = self._store.frequency(word, most)
-        return known
+        return self._lexicon.matching(text, k, where, int(np.count_nonzero(self._rows.alive)))
 
     # Changing -------------------------------------------------------------------------------------------
 
