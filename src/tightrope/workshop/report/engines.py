@@ -159,5 +159,5 @@ def measured_how(found: Comparison) -> str:
     return (
         f"{machine}, {threads}. Each form in a process of its own, in turns with {found.baseline or UNMEASURED}; "
         f"ratios with 95 % intervals, {min(calls)} to {max(calls)} calls a length.{quality} Memory: the peak of a "
-        "fresh process that opens the bundle and embeds 64 texts. Cosines: with the fp32 original."
+        "fresh process that opens the bundle and answers 64 inputs. Cosines: with the fp32 original."
     )

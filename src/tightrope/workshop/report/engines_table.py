@@ -66,7 +66,7 @@ def _speed(found: Comparison, timed: Sequence[int]) -> Table:
 
 
 def _costs(found: Comparison) -> Table:
-    head = ("", "texts", "memory", "start", "artefact", "cosine min, mean")
+    head = ("", "rate", "memory", "start", "artefact", "cosine min, mean")
     return _table(head, [(cell.name, *engines.costs(cell), _close(cell)) for cell in engines.ordered(found)])
 
 
