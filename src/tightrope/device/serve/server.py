@@ -25,8 +25,8 @@ from tightrope.device.serve.catalogue import Catalogue
 from tightrope.device.serve.child import open_safely
 from tightrope.device.serve.http import owner
 from tightrope.device.serve.http.app import App
+from tightrope.device.serve.http.board import Board, describe
 from tightrope.device.serve.http.guard import Guard, allow_descriptors
-from tightrope.device.serve.http.live import Board, describe
 from tightrope.device.serve.http.protocol import Connection
 from tightrope.device.serve.http.routes import State
 from tightrope.device.serve.http.sessions import Sessions

@@ -17,7 +17,7 @@ from tightrope.device.serve.http.failures import JSON, Failure, Headers
 
 if TYPE_CHECKING:
     from tightrope.device.serve.catalogue import Catalogue
-    from tightrope.device.serve.http.live import Board
+    from tightrope.device.serve.http.board import Board
     from tightrope.device.serve.http.sessions import Sessions
     from tightrope.device.serve.keys import Key, Keys
     from tightrope.device.serve.ledger import Ledger, Reservation
