@@ -174,3 +174,31 @@ def layer(weight) -> Graph:
     )
     senses, task = TextSenses(tokenizer=b"", max_length=8), Task(name="embedding", width=48)
     return Graph(proto=proto, weights={"w": weight}, senses=senses, task=task, origin="0" * 64, digest="0" * 64)
+
+
+def test_convolutions_keep_their_codes_in_the_file_and_run_in_float(litert, tiny_cnn, tmp_path):
+    from tightrope.workshop.convert import _tflite
+    from tightrope.workshop.load import load
+    from tightrope.workshop.pictures import pictures
+
+    graph = load(str(tiny_cnn))
+    weights = {}
+    for conv in graph.convolutions():
+        weight = graph.weights[conv.weight]
+        rows = round_to_nearest(weight.reshape(len(weight), -1), bits=8, block=None, symmetric=True)
+        weights[conv.weight] = replace(rows, codes=rows.codes.reshape(weight.shape))
+    model = graph.rewrite(weights=weights)
+    made = litert[0].convert(model)
+    assert set(made.floats) == {conv.name for conv in graph.convolutions()}
+    found = _tflite.codes(made.files["model"][1])
+    assert set(found) == set(weights)
+    for conv in graph.convolutions():
+        codes = weights[conv.weight].codes
+        assert sorted(found[conv.weight][0].ravel()) == sorted(codes.ravel())  # channels last
+    session = litert[1].open_artefact(made.write(tmp_path), made.settings, threads=1)
+    truth = opened(reference(model), threads=1)
+    for image in pictures(16, 16, 3, 2, seed=3):
+        feeds = {graph.inputs[0].name: graph.senses.prepare(image)}
+        expected = truth.run(None, feeds)[0]
+        assert np.abs(session.run(feeds)[graph.outputs[0].name] - expected).max() <= 1e-4
+    session.close()

@@ -63,7 +63,7 @@ def _elsewhere(model: Any, places: Mapping[int, tuple[str, Stored]]) -> set[int]
             weights = _LAYERS.get(_code(model, operator))
             for index, number in enumerate(operator.inputs):
                 buffer = graph.tensors[number].buffer if number >= 0 else 0
-                if buffer in places and isinstance(places[buffer][1], Quantized) and index != weights:
+                if buffer in places and _is_taken(places[buffer][1]) and index != weights:
                     found.add(buffer)
     return found
 
@@ -88,19 +88,31 @@ def _put(model: Any, graph: Any, places: Mapping[int, tuple[str, Stored]]) -> No
         if item.buffer not in places:
             continue
         name, store = places[item.buffer]
+        if not _is_taken(store):
+            widened.append(_widening(model, graph, number))
+            item = graph.tensors[-1]
+        item.name = name.encode()
+        item.type = _type(store)
         if isinstance(store, Quantized):
-            item.name = name.encode()
-            item.type = schema.TensorType.INT4 if store.bits == 4 else schema.TensorType.INT8
             item.quantization = _parameters(model, graph, name, store)
-        else:
-            widened.append(_widening(model, graph, number, name))
     graph.operators = [*widened, *graph.operators]
+
+
+def _is_taken(store: Stored) -> bool:
+    """Whether operators take it as it is stored; halves, and codes of convolutions, are made floats where they lie."""
+    return isinstance(store, Quantized) and store.codes.ndim == 2
+
+
+def _type(store: Stored) -> int:
+    if not isinstance(store, Quantized):
+        return int(schema.TensorType.FLOAT16)
+    return int(schema.TensorType.INT4 if store.bits == 4 else schema.TensorType.INT8)
 
 
 def _parameters(model: Any, graph: Any, name: str, weight: Quantized) -> Any:
     """Scales and zeros as the format has them: one for each row, or in a tensor of their own one for each block."""
     found = schema.QuantizationParametersT()
-    found.quantizedDimension = 0
+    found.quantizedDimension = weight.axis if weight.block is None else 0
     if weight.block is None:
         found.scale = weight.scale.astype(np.float32)
         found.zeroPoint = np.zeros(len(weight.scale), np.int64)
@@ -128,14 +140,13 @@ def _constant(model: Any, graph: Any, name: str, values: Array) -> int:
     return len(graph.tensors) - 1
 
 
-def _widening(model: Any, graph: Any, number: int, name: str) -> Any:
-    """The operator that makes float32 of halves, in the place of a constant."""
+def _widening(model: Any, graph: Any, number: int) -> Any:
+    """The operator that makes float32 of what is stored, in the place of a constant; that is the last tensor now."""
     wide = graph.tensors[number]
-    half = schema.TensorT()
-    half.name, half.shape, half.buffer, half.hasRank = name.encode(), list(wide.shape), wide.buffer, True
-    half.type = schema.TensorType.FLOAT16
+    narrow = schema.TensorT()
+    narrow.shape, narrow.buffer, narrow.hasRank = list(wide.shape), wide.buffer, True
     wide.buffer = 0
-    graph.tensors.append(half)
+    graph.tensors.append(narrow)
     operator = schema.OperatorT()
     operator.opcodeIndex = _opcode(model, schema.BuiltinOperator.DEQUANTIZE)
     operator.inputs, operator.outputs = [len(graph.tensors) - 1], [number]

@@ -9,6 +9,7 @@ from dataclasses import replace
 
 import numpy as np
 import onnx
+import torch
 from torch.nn import functional
 
 from tightrope.errors import UnsupportedError
@@ -24,6 +25,11 @@ from tightrope.workshop.torch_operators import OPERATORS
 def linear(_: Node, x: Value, weight: Value, bias: Value = None) -> Value:
     """x·Wᵀ + b, the weight as [out, in]."""
     return functional.linear(tensor(x), tensor(weight), None if bias is None else tensor(bias))
+
+
+def apart(_: Node, x: Value) -> Value:
+    """The same values, behind an operator that keeps what is before it from being merged with what comes after."""
+    return torch.clamp(x, min=torch.finfo(torch.float32).min)
 
 
 OWN: Mapping[str, Operator] = {"Linear": linear, "BlockSums": lambda node, x: _block_sums(node, x)}
@@ -68,10 +74,20 @@ class TorchForm(Form):
         is_wide = not isinstance(weight, Quantized) and weight.dtype.kind in "iub"
         return np.asarray(weight) if is_wide else values(weight)
 
+    def copy(self, node: onnx.NodeProto) -> None:
+        """The node as it is; whole numbers that only stand for a bias become the floats that they are."""
+        name, output = node.input[0] if node.input else "", node.output[0]
+        weight = self.graph.weights.get(name)
+        if node.op_type == "DequantizeLinear" and isinstance(weight, np.ndarray) and weight.dtype == np.int32:
+            scale = values(self.graph.weights[node.input[1]])
+            self.build.weight(output, weight.astype(np.float32) * scale)
+            return
+        super().copy(node)
+
     def _copy_weight(self, name: str) -> None:
         """A weight on a grid that no layer of ours takes is given back its values."""
         weight = self.graph.weights[name]
-        if isinstance(weight, Quantized):
+        if isinstance(weight, Quantized) and len(weight.shape) == 2:
             self.in_float[name] = "only linear layers and gathered rows keep their codes"
         self.build.weight(name, values(weight) if isinstance(weight, Quantized) else weight)
 

@@ -22,7 +22,7 @@ from tightrope.errors import UnsupportedError
 from tightrope.ports import Port
 from tightrope.workshop.convert import _tflite
 from tightrope.workshop.convert._forms import Layer
-from tightrope.workshop.convert._torch_form import TorchForm, around_zero
+from tightrope.workshop.convert._torch_form import TorchForm, apart, around_zero
 from tightrope.workshop.converted import Converted
 from tightrope.workshop.graph import Graph
 from tightrope.workshop.model import Model, text_senses
@@ -34,13 +34,15 @@ from tightrope.workshop.torch_nodes import Node, Value
 SHORTEST = 16
 """The shortest bucket; each is twice as long as the one before, and the last is as long as the longest text."""
 RULE = "its input is rounded to 8 bits by token, on a range with a zero that is read at run time"
+WIDENED = "LiteRT is given its values: a convolution's codes are widened when the file is opened"
 BLOCK_RULE = f"{RULE}; the scales of its blocks are rounded to bfloat16"
 
 
 def convert(model: Model) -> Converted:
     """One file. Raises `UnsupportedError` for what LiteRT's converter refuses."""
     form = _LiteRtForm(lower(model))
-    bridge = form.module({"Lookup": _lookup, "Apart": _apart, "Mul": _mul})
+    form.convolutions()
+    bridge = form.module({"Lookup": _lookup, "Apart": apart, "Mul": _mul})
     lengths = buckets(form.graph)
     data, found = _tflite.stored(_converted(form.graph, bridge, lengths), form.stored)
     lost = sorted(set(form.stored) - found)
@@ -161,6 +163,19 @@ class _LiteRtForm(TorchForm):
         apart = self.shared("apart", layer, lambda base: self.build.node("Apart", [x], base))
         return self.floating(layer, apart, floats, bias)
 
+    def convolutions(self) -> None:
+        """Convolutions run in float. Codes stay codes in the file, where weights lie with the channels last."""
+        for conv in self.graph.convolutions():
+            weight = self.graph.weights[conv.weight]
+            self.runs["fp32"] += int(np.prod(weight.shape))
+            if not isinstance(weight, Quantized):
+                continue
+            self.in_float[conv.name] = WIDENED
+            if weight.axis == 0 and weight.zero_point is None and weight.block is None and len(weight.shape) == 4:
+                last = (1, 2, 3, 0) if conv.groups > 1 and weight.shape[1] == 1 else (0, 2, 3, 1)
+                turned = replace(weight, codes=np.ascontiguousarray(weight.codes.transpose(last)), axis=last.index(0))
+                self.stored[conv.weight] = values(turned), turned
+
     def floating(self, layer: Layer, x: str, weight: Array, bias: str | None) -> str:
         """Halves stay halves where they lie."""
         original = self.graph.weights[layer.linear.weight]
@@ -206,15 +221,10 @@ def by_rows(table: Quantized) -> Quantized | None:
     return replace(table, codes=codes, scale=scale, zero_point=zero, axis=0, block=None)
 
 
-def _apart(_: Node, x: Value) -> Value:
-    """The same values, behind an operator that no product or sum before it can be taken through into the weights."""
-    return torch.clamp(x, min=torch.finfo(torch.float32).min)
-
-
 def _mul(node: Node, x: Value, y: Value) -> Value:
     """A product; by a number it stands apart, for it would be taken into the weights of the layer before."""
     if isinstance(x, torch.Tensor) and not isinstance(y, torch.Tensor):
-        x = _apart(node, x) if x.is_floating_point() else x
+        x = apart(node, x) if x.is_floating_point() else x
     return x * y
 
 
