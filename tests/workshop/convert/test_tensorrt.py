@@ -1,5 +1,6 @@
 """TensorRT: what the file says, what the parser's documentation allows, and what happens where no GPU is."""
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -13,8 +14,13 @@ from tightrope.device.runtimes import tensorrt
 from tightrope.errors import UnsupportedError
 from tightrope.workshop.convert import _tensorrt_check
 from tightrope.workshop.converted import convert
+from tightrope.workshop.graph import Graph
+from tightrope.workshop.model import Task, TextSenses
+from tightrope.workshop.numerics.quantized import Quantized, Scheme
 from tightrope.workshop.observe import Observer
 from tightrope.workshop.passes.quantize import int8
+from tightrope.workshop.reference import opened as executable
+from tightrope.workshop.reference import reference
 from tightrope.workshop.verify import stand_in
 
 pytestmark = pytest.mark.engine
@@ -57,6 +63,39 @@ def test_a_profile_names_the_shapes_that_an_engine_is_built_for(integers):
 def test_the_file_refers_to_its_weights_by_the_name_in_a_bundle(integers, tmp_path: Path):
     converted = convert(integers, "tensorrt")
     assert converted.write(tmp_path)["weights"].name == converted.settings["weights_name"]
+
+
+def test_a_convolution_on_integers_has_a_float_bias_and_a_symmetric_range(tmp_path: Path):
+    random = np.random.default_rng(3)
+    codes = random.integers(-127, 128, (4, 6, 3, 3)).astype(np.int8)
+    weights: dict[str, Any] = {
+        "w": Quantized(codes=codes, scale=random.uniform(1e-3, 3e-3, 4).astype(np.float32)),
+        "b": random.normal(0, 0.5, 4).astype(np.float32),
+    }
+    inputs = [helper.make_tensor_value_info("x", 1, (1, 6, 8, 8))]
+    outputs = [helper.make_tensor_value_info("y", 1, (1, 4, 8, 8))]
+    nodes = [helper.make_node("Conv", ["x", "w", "b"], ["y"], name="conv", pads=[1, 1, 1, 1])]
+    scheme = Scheme(bits=8, granularity="tensor", symmetric=False, static=(-3.0, 2.0))
+    model = Graph(
+        proto=helper.make_model(
+            helper.make_graph(nodes, "small", inputs, outputs),
+            opset_imports=[helper.make_opsetid("", 21)],
+            ir_version=10,
+        ),
+        weights=weights,
+        schemes={"w": scheme},
+        senses=TextSenses(tokenizer=b"", max_length=8),
+        task=Task(name="embedding", width=1),
+        origin="0" * 64,
+        digest="0" * 64,
+    )
+    converted = convert(model, "tensorrt")
+    assert converted.precision == "int8"
+    assert converted.approximations.keys() == {"conv"}
+    x = random.normal(0, 1, (1, 6, 8, 8)).astype(np.float32)
+    session = stand_in.runtime("tensorrt").open_artefact(converted.write(tmp_path), converted.settings, threads=1)
+    expected = executable(reference(model.rewrite(schemes={"w": replace(scheme, symmetric=True)})), threads=1)
+    assert np.allclose(session.run({"x": x})["y"], expected.run(None, {"x": x})[0], atol=0.01)
 
 
 def small(

@@ -19,7 +19,7 @@ from tightrope.workshop.converted import Converted, file_name
 from tightrope.workshop.graph import Graph
 from tightrope.workshop.model import Model, TextSenses
 from tightrope.workshop.network import lower
-from tightrope.workshop.numerics.quantized import Array, Quantized, Scheme
+from tightrope.workshop.numerics.quantized import Array, Quantized, Scheme, values
 
 BATCH, USUAL_BATCH, USUAL_LENGTH = 32, 8, 64
 """The most texts of a batch, and the shape that an engine is tuned for."""
@@ -133,6 +133,14 @@ class _TensorRtForm(PairsForm):
         if weight.block is None and weight.bits == 4:
             return "its weights of 4 bits are not in blocks"
         return None
+
+    def _other(self, node: onnx.NodeProto) -> None:
+        """A bias in units of its layer's products is given as floats: the parser widens no int32."""
+        codes = self.graph.weights.get(node.input[0]) if node.op_type == "DequantizeLinear" else None
+        if codes is None or isinstance(codes, Quantized) or codes.dtype != np.int32:
+            super()._other(node)
+            return
+        self.build.weight(node.output[0], (codes * values(self.graph.weights[node.input[1]])).astype(np.float32))
 
     def drop_zeros(self) -> None:
         """Write pairs on unsigned bytes, whose zero is in the middle, as the same ones on signed bytes."""
