@@ -9,6 +9,8 @@ from collections.abc import Iterator
 from typing import Any
 
 _PRODUCTS = ("linear", "addmm", "mm", "bmm", "matmul", "convolution")
+_BETWEEN = ("bmm", "matmul")
+"""Products whose both sides are computed, as in attention: weights have two axes, and are no batch of matrices."""
 _AT = (1, 2, 3)
 """Lengths at which work is told: it is a polynomial of the second degree in the length."""
 
@@ -24,7 +26,7 @@ def work(program: Any) -> Work:
             continue
         x, weight = node.args[1:3] if kind == "addmm" else node.args[:2]
         codes = _codes(weight)
-        is_between = codes is None and _is_computed(weight)
+        is_between = kind in _BETWEEN
         precision = _precision(codes) if codes is not None and is_delegated else "fp32"
         amounts = [_multiply_adds(kind, node, x, weight, length) for length in _AT]
         found.append([f"{node.name}.{len(found)}", precision, is_between, amounts])
@@ -57,13 +59,6 @@ def _codes(weight: Any) -> Any:
     while weight.op == "call_function" and _kind(weight) in ("permute_copy", "t_copy", "transpose_copy"):
         weight = weight.args[0]
     return weight if weight.op == "call_function" and _kind(weight).startswith("dequantize_per_channel") else None
-
-
-def _is_computed(weight: Any) -> bool:
-    """Whether a value follows from inputs: a weight is a placeholder, or only turned on its way from one."""
-    while weight.op == "call_function" and _kind(weight) in ("permute_copy", "t_copy", "transpose_copy"):
-        weight = weight.args[0]
-    return bool(weight.op == "call_function")
 
 
 def _precision(codes: Any) -> str:

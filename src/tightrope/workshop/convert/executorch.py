@@ -12,17 +12,20 @@ from typing import Any
 
 import ml_dtypes
 import numpy as np
-import onnx
-import torch
-from executorch.backends.xnnpack.partition.xnnpack_partitioner import XnnpackPartitioner
-from executorch.exir import EdgeCompileConfig, to_edge_transform_and_lower
-from torch.ao.quantization.fx import _decomposed  # noqa: F401  # declares the operators below
+
+with warnings.catch_warnings():
+    warnings.simplefilter("ignore")  # of what they import and will have to import otherwise
+    from executorch.backends.xnnpack.partition.xnnpack_partitioner import XnnpackPartitioner
+    from executorch.exir import EdgeCompileConfig, to_edge_transform_and_lower
+    from torch.ao.quantization.fx import _decomposed  # noqa: F401  # declares the operators below
+
+import torch  # behind the engine: who lacks both is told of the engine
 from torch.nn import functional
 
 from tightrope.device.runtimes.executorch import version
 from tightrope.errors import UnsupportedError
 from tightrope.ports import Port
-from tightrope.workshop.convert import _convolutions, _executorch_work
+from tightrope.workshop.convert import _executorch_work
 from tightrope.workshop.convert._forms import Layer
 from tightrope.workshop.convert._torch_form import TorchForm
 from tightrope.workshop.converted import Converted
@@ -31,21 +34,20 @@ from tightrope.workshop.model import Model, text_senses
 from tightrope.workshop.network import lower
 from tightrope.workshop.numerics.quantized import Quantized
 from tightrope.workshop.torch_bridge import Bridge
-from tightrope.workshop.torch_nodes import Node, Operator, Value, tensor
+from tightrope.workshop.torch_nodes import Node, Value, tensor
 
 SHORTEST = 2
 """What is left open is at least so long: an exporter makes of a size that may be one a case of its own."""
 RULE = "its input is rounded to 8 bits by token, on a range with a zero that is read at run time"
-ALONE = "it has no grid for its input, and XNNPACK no convolution of floats by codes"
+WIDENED = "it is stored and run in float: a program with integer convolutions did not load (ExecuTorch 1.5.1)"
 BLOCK_RULE = f"{RULE}; the scales of its blocks are rounded to bfloat16"
 
 
 def convert(model: Model) -> Converted:
     """One file. Raises `UnsupportedError` for what the exporter refuses."""
-    graph = lower(model)
-    form = _ExecuTorchForm(_convolutions.expanded(graph))
-    form.convolutions(graph)
-    bridge = form.module(OPERATORS)
+    form = _ExecuTorchForm(lower(model))
+    form.convolutions()
+    bridge = form.module({"IntegerLinear": _integer_linear})
     data, work = _program(form.graph, bridge)
     return Converted(
         engine="executorch",
@@ -87,30 +89,12 @@ class _ExecuTorchForm(TorchForm):
         bits = 4 if weight.bits == 4 else 8
         return self.build.node("IntegerLinear", inputs, f"{layer.name}.whole", bits=bits, block=weight.block or 0)
 
-    def convolutions(self, graph: Graph) -> None:
-        """Note how the convolutions of the graph as it was annotated will run."""
-        for kind, size in _convolutions.precisions(graph).items():
-            self.runs["fp32" if kind == "wint8" else kind] += size
-        self.in_float |= _convolutions.in_float(graph)
-        for conv in graph.convolutions():
-            if conv.weight not in graph.schemes and isinstance(graph.weights[conv.weight], Quantized):
-                self.in_float[conv.name] = ALONE
-
-    def copy(self, node: onnx.NodeProto) -> None:
-        """The node as it is; codes of a convolution's weights get zero points, which the partitioner wants to see."""
-        weight = self.graph.weights.get(node.input[0]) if node.op_type == "DequantizeLinear" else None
-        if not isinstance(weight, np.ndarray) or weight.dtype != np.int8:
-            super().copy(node)
-            return
-        codes, scale = node.input
-        parts = [self.build.weight(codes, weight), self.build.weight(scale, self.graph.weights[scale])]
-        parts.append(self.build.weight(f"{codes}.zero", np.zeros(len(weight), np.int64)))
-        self.build.node("IntegerWeights", parts, node.output[0])
-
-
-def _integer_weights(_: Node, codes: Value, scale: Value, zero: Value) -> Value:
-    """The values of codes with a scale for each row."""
-    return torch.ops.quantized_decomposed.dequantize_per_channel(codes, scale, zero, 0, -127, 127, torch.int8)
+    def convolutions(self) -> None:
+        """Convolutions run in float, on the values of their codes."""
+        for conv in self.graph.convolutions():
+            self.runs["fp32"] += int(np.prod(self.graph.weights[conv.weight].shape))
+            if isinstance(self.graph.weights[conv.weight], Quantized):
+                self.in_float[conv.name] = WIDENED
 
 
 def _integer_linear(node: Node, x: Value, codes: Value, scale: Value, zero: Value, bias: Value = None) -> Value:
@@ -126,26 +110,6 @@ def _integer_linear(node: Node, x: Value, codes: Value, scale: Value, zero: Valu
     else:
         weight = operators.dequantize_per_channel(codes, scale, zero, 0, low, high, torch.int8)
     return functional.linear(restored, weight, None if bias is None else tensor(bias))
-
-
-def _quantize(_: Node, x: Value, scale: Value, zero: Value) -> Value:
-    """Codes of a value on a grid of one scale. The grid counts from zero up, XNNPACK from -128."""
-    operators: Any = torch.ops.quantized_decomposed
-    return operators.quantize_per_tensor(x, float(scale), int(zero) - 128, -128, 127, torch.int8)
-
-
-def _dequantize(_: Node, codes: Value, scale: Value, zero: Value) -> Value:
-    """The values of such codes."""
-    operators: Any = torch.ops.quantized_decomposed
-    return operators.dequantize_per_tensor(codes, float(scale), int(zero) - 128, -128, 127, torch.int8)
-
-
-OPERATORS: dict[str, Operator] = {
-    "IntegerLinear": _integer_linear,
-    "IntegerWeights": _integer_weights,
-    "QuantizeLinear": _quantize,
-    "DequantizeLinear": _dequantize,
-}
 
 
 def _ports(graph: Graph) -> dict[str, Any]:
