@@ -62,11 +62,13 @@ clean: ## remove the environment and everything that was built
 .venv/bin/python:
 	$(PYTHON) -m venv .venv
 
-# This build of torch first, so that nothing pulls a larger one.
+# This build of torch first, so that nothing pulls a larger one. TVM and the tests' tools after the others: a package of
+# LiteRT's converter (xdsl) is pinned to an older typing-extensions than theirs, and works with theirs.
 .venv/engines/stamp: pyproject.toml $(ENGINE)
 	$(PYTHON) -m venv .venv/engines
 	.venv/engines/bin/python -m pip install --quiet --disable-pip-version-check torch==2.13.0
-	.venv/engines/bin/python -m pip install --quiet --disable-pip-version-check --editable '.[dev,torch,engines]'
+	.venv/engines/bin/python -m pip install --quiet --disable-pip-version-check --editable '.[torch,engines]'
+	.venv/engines/bin/python -m pip install --quiet --disable-pip-version-check --editable '.[dev,tvm]'
 	@touch $@
 
 .venv/fit.stamp: .venv/bin/python pyproject.toml $(ENGINE)

@@ -10,13 +10,11 @@ import click
 
 from tightrope import bundle, units
 from tightrope.cli.bundles import FORCE, THREADS
+from tightrope.cli.fit import DATA
 from tightrope.errors import DataError
 from tightrope.plugins import import_optional
 
 MODEL = click.argument("model")
-DATA = click.option(
-    "--data", type=click.Path(path_type=Path), help="Your own texts or labelled pairs (docs/guide/data.md)."
-)
 REPORT_DATA = click.option(
     "--report-data", type=click.Path(path_type=Path), help="Data to quote; without it, half of --data is kept for it."
 )
