@@ -92,7 +92,7 @@ def test_it_tells_what_runs_in_which_precision(executorch, converted, tmp_path):
     per_token = 2 * (4 * 32 * 32 + 2 * 32 * 64)
     attention = 2 * 2 * 10 * 10 * 32
     total = 10 * per_token + attention
-    assert found.share["int8"] == pytest.approx(10 * 32 * 32 / total)
+    assert found.share["wint8"] == pytest.approx(10 * 32 * 32 / total)
     assert found.share["wint4"] == pytest.approx(10 * 32 * 64 / total)
     assert found.attention == pytest.approx(attention / total)
 

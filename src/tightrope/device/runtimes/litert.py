@@ -250,7 +250,7 @@ def executed(files: Mapping[str, Path], settings: Mapping[str, Any], feeds: Mapp
 _PRODUCTS = {3: "CONV_2D", 4: "DEPTHWISE_CONV_2D", 9: "FULLY_CONNECTED", 126: "BATCH_MATMUL"}
 """The operators that multiply and add, by their numbers in the format."""
 _FLOAT, _INT8, _INT4 = 0, 9, 17
-_PRECISIONS = {(_FLOAT, _INT8): "int8", (_INT8, _INT8): "int8", (_FLOAT, _INT4): "wint4", (_INT8, _INT4): "wint4"}
+_PRECISIONS = {(_FLOAT, _INT8): "wint8", (_INT8, _INT8): "int8", (_FLOAT, _INT4): "wint4", (_INT8, _INT4): "wint4"}
 """By the types of an input and of the weights: floats beside integer weights are rounded to 8 bits."""
 
 

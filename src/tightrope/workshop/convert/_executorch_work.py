@@ -63,7 +63,7 @@ def _codes(weight: Any) -> Any:
 
 def _precision(codes: Any) -> str:
     highest = next(value for value in reversed(codes.args) if isinstance(value, int) and value in (7, 127))
-    return "wint4" if highest == 7 else "int8"
+    return "wint4" if highest == 7 else "wint8"
 
 
 def _multiply_adds(kind: str, node: Any, x: Any, weight: Any, length: int) -> int:

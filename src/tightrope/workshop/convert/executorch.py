@@ -78,7 +78,7 @@ class _ExecuTorchForm(TorchForm):
         if weight.block is not None and (weight.bits != 4 or weight.block % 32 or weight.shape[1] % weight.block):
             return None
         self.approximations[layer.name] = RULE if weight.block is None else BLOCK_RULE
-        self.count(layer, "wint4" if weight.bits == 4 else "int8")
+        self.count(layer, "wint4" if weight.bits == 4 else "wint8")
         name = layer.linear.weight
         if f"{name}.codes" not in self.build.weights:
             scale = weight.scale if weight.block is None else weight.scale.astype(ml_dtypes.bfloat16)

@@ -155,7 +155,7 @@ class _LiteRtForm(TorchForm):
         if weight.block is not None and (weight.bits != 4 or weight.block % 32 or weight.shape[1] % weight.block):
             return None
         self.approximations[layer.name] = RULE if weight.block is None else BLOCK_RULE
-        self.count(layer, "wint4" if weight.bits == 4 else "int8")
+        self.count(layer, "wint4" if weight.bits == 4 else "wint8")
         if weight.block is not None:
             weight = replace(weight, scale=_tflite.block_scales(weight.scale).astype(np.float32))
         floats = values(weight)
