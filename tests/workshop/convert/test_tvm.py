@@ -69,6 +69,11 @@ def test_a_hang_ends_at_the_limit(cnn, python, converter):
         converter.convert(cnn, limit_s=0.5)
 
 
+def test_a_search_for_better_loops_wants_fixed_shapes(tiny_bert, converter):
+    with pytest.raises(UnsupportedError, match="fixed shapes"):
+        converter.convert(tiny_bert, trials=2)
+
+
 def test_an_operator_that_it_does_not_know_is_named(cnn):
     proto = type(cnn.proto)()
     proto.CopyFrom(cnn.proto)

@@ -31,10 +31,14 @@ def main(folder: Path) -> None:
     module, weights = relax.frontend.detach_params(module)
     count = len(proto.graph.input)
     names = [parameter.name for parameter in module["main"].params][count:]
-    module = relax.get_pipeline("zero")(module)
-    if request["schedule"]:
+    target = tvm.target.Target(request["target"])
+    if request["trials"]:
+        module = relax.get_pipeline("static_shape_tuning", target=target, total_trials=request["trials"])(module)
+    else:
+        module = relax.get_pipeline("zero")(module)
+    if request["schedule"] and not request["trials"]:
         module = scheduled(module)
-    library = tvm.compile(module, target=tvm.target.Target(request["target"]))
+    library = tvm.compile(module, target=target)
     library.export_library(str(folder / "library.so"), options=["-shared", "-fPIC", "-s"])
     given = [_example(item) for item in proto.graph.input]
     machine = relax.VirtualMachine(tvm.runtime.load_module(str(folder / "library.so")), tvm.cpu())

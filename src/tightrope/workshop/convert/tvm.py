@@ -9,6 +9,7 @@ import json
 import os
 import platform
 import shutil
+import signal
 import subprocess
 import sys
 import tempfile
@@ -31,17 +32,18 @@ from tightrope.workshop.numerics.quantized import Quantized, Weight
 LIMIT_S = 240.0
 """The longest that TVM may take; a small encoder takes half a minute on a busy core."""
 COMPILERS = ("g++", "gcc", "clang++", "clang", "c++", "cc")
-TARGETS = {
+TARGETS: dict[str, tuple[dict[str, Any], tuple[str, ...]]] = {
     "x86_64": ({"kind": "llvm", "mcpu": "x86-64-v3"}, ("avx2",)),
     "aarch64": ({"kind": "llvm", "mtriple": "aarch64-linux-gnu", "mattr": ["+neon"]}, ()),
 }
 """What is compiled for, by this machine's architecture, and what the processor must know then."""
 
 
-def convert(model: Model, *, schedule: bool = True, limit_s: float = LIMIT_S) -> Converted:
+def convert(model: Model, *, schedule: bool = True, trials: int = 0, limit_s: float = LIMIT_S) -> Converted:
     """A library and its weights, for machines like this one.
 
     `schedule` reorders the loops of products; without it TVM's own pipeline leaves them as they are, which is slow.
+    With `trials` TVM searches for better loops itself, for a model of fixed shapes, trying that many on this machine.
     Raises `UnsupportedError` if there is no C compiler, if TVM cannot compile the model, crashes or takes too long.
     """
     architecture = platform.machine()
@@ -51,8 +53,11 @@ def convert(model: Model, *, schedule: bool = True, limit_s: float = LIMIT_S) ->
         raise UnsupportedError("TVM needs a C compiler to link with, and there is none.", hint="apt-get install gcc")
     target, isa = TARGETS[architecture]
     form = TvmForm(lower(model))
+    if trials and any(isinstance(size, str) for port in form.taken for size in port.shape):
+        raise UnsupportedError("TVM searches for loops of fixed shapes only.", hint="Leave `trials` out.")
     proto, data = form.write()
-    library, order = _build(proto, data, {"target": target, "schedule": schedule}, limit_s)
+    request = {"target": target | {"num-cores": 1} if trials else target, "schedule": schedule, "trials": trials}
+    library, order = _build(proto, data, request, limit_s)
     runtime.trust(library)
     weights, entries = _written([form.stored[name] for name in order])
     inputs, outputs = form.ports()
@@ -111,22 +116,40 @@ def _compiled(proto: bytes, data: bytes, request: dict[str, Any], limit_s: float
         (folder / "model.onnx").write_bytes(proto)
         (folder / file_name(data, "bin")).write_bytes(data)
         (folder / "request.json").write_text(json.dumps(request))
-        command = [sys.executable, "-m", "tightrope.workshop.convert._tvm_build", name]
-        environment = {**os.environ, "TVM_NUM_THREADS": "1", "TVM_LOG_DEBUG": "0"}
-        try:
-            done = subprocess.run(
-                command, capture_output=True, text=True, errors="replace", timeout=limit_s, env=environment, check=False
-            )
-        except subprocess.TimeoutExpired as error:
-            raise UnsupportedError(
-                f"TVM took more than {limit_s:g} s to compile the model.", hint="Choose another engine."
-            ) from error
+        code, said = _run([sys.executable, "-m", "tightrope.workshop.convert._tvm_build", name], name, limit_s)
         order = folder / "order.json"
-        if done.returncode or not order.is_file():
-            said = (done.stderr.strip().splitlines() or ["it does not say why"])[-1]
-            how = f"crashed (signal {-done.returncode})" if done.returncode < 0 else "cannot compile the model"
-            raise UnsupportedError(f"TVM {runtime.version()} {how}: {said[:300]}", hint="Choose another engine.")
+        if code or not order.is_file():
+            last = (said.strip().splitlines() or ["it does not say why"])[-1].strip()
+            how = f"crashed (signal {-code})" if code < 0 else "cannot compile the model"
+            raise UnsupportedError(f"TVM {runtime.version()} {how}: {last[:300]}", hint="Choose another engine.")
         return (folder / "library.so").read_bytes(), json.loads(order.read_bytes())
+
+
+def _run(command: list[str], folder: str, limit_s: float) -> tuple[int, str]:
+    """Run a program in a folder: its exit code, and what it said. It and what it started are ended at the limit."""
+    environment = {**os.environ, "TVM_NUM_THREADS": "1"}
+    process = subprocess.Popen(
+        command,
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
+        text=True,
+        errors="replace",
+        cwd=folder,
+        env=environment,
+        start_new_session=True,
+    )
+    try:
+        _, said = process.communicate(timeout=limit_s)
+    except subprocess.TimeoutExpired as error:
+        raise UnsupportedError(
+            f"TVM took more than {limit_s:g} s to compile the model.", hint="Choose another engine."
+        ) from error
+    finally:
+        if process.poll() is None:
+            os.killpg(process.pid, signal.SIGKILL)
+            process.communicate()
+    return process.returncode, said
 
 
 def _written(arrays: list[Weight]) -> tuple[bytes, list[dict[str, Any]]]:
