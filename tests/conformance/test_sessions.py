@@ -14,7 +14,6 @@ from tightrope import plugins
 from tightrope.errors import EngineError
 from tightrope.workshop.converted import convert
 from tightrope.workshop.verify import stand_in
-from tightrope.workshop.verify import stand_in
 
 pytestmark = pytest.mark.engine
 STATIC = {"weights": (8, None, True), "scheme": {"bits": 8, "static": True, "symmetric": False}}
@@ -53,8 +52,6 @@ print(json.dumps(ticks))
 
 @pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
 def test_one_thread_is_one_thread(engine, tiny_bert, seen_by_tiny, annotate, opened):
-    if stand_in.needed(engine):
-        pytest.skip(f"{engine} does not run here, and a stand-in's threads are nobody's")
     if stand_in.needed(engine):
         pytest.skip(f"{engine} does not run here, and a stand-in's threads are nobody's")
     found = opened(annotate(tiny_bert, integers(engine), seen_by_tiny), engine)
