@@ -5,9 +5,8 @@ import json
 import os
 import re
 import shutil
-import sys
 import tomllib
-from collections.abc import Callable, Generator, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from functools import lru_cache
 from pathlib import Path
 from typing import Any, NoReturn
@@ -54,22 +53,6 @@ def need(*modules: str) -> None:
     for name in modules:
         if importlib.util.find_spec(name) is None:
             lacking("torch" if name == "transformers" else name)
-
-
-@pytest.hookimpl(wrapper=True)
-def pytest_make_collect_report(
-    collector: pytest.Collector,
-) -> Generator[None, pytest.CollectReport, pytest.CollectReport]:
-    """A module of an engine that is not installed is not left behind half-imported, which pytest does in this mode."""
-    report = yield
-    if report.skipped:
-        for name, module in list(sys.modules.items()):
-            if getattr(module, "__file__", None) == str(collector.path):
-                del sys.modules[name]
-                package, _, own = name.rpartition(".")
-                if package in sys.modules:
-                    vars(sys.modules[package]).pop(own, None)
-    return report
 
 
 def pytest_runtest_setup(item: pytest.Item) -> None:
