@@ -68,7 +68,10 @@ def _refuses(request: pytest.FixtureRequest) -> None:
     """A form that an engine refuses is refused with a layer's name, and there is nothing more to test."""
     asked = request.node.callspec.params if hasattr(request.node, "callspec") else {}
     name, form = asked.get("engine"), asked.get("form")
-    if form is None or not any(word in form for word in refused(name)):
+    if form is None:
+        return
+    request.getfixturevalue("need_engine")(name)
+    if not any(word in form for word in refused(name)):
         return
     which = "minilm" if "minilm" in request.fixturenames else "tiny_bert"
     model, seen = request.getfixturevalue(which), request.getfixturevalue(f"seen_by_{which.partition('_')[0]}")
