@@ -80,6 +80,19 @@ def test_converting_and_running_start_no_process_and_open_no_socket():
     assert (done.returncode, done.stdout) == (0, "done\n"), done.stderr[-2000:]
 
 
+def test_a_file_of_the_converters_own_in_the_current_folder_is_neither_read_nor_written(
+    tiny_bert, tmp_path, monkeypatch
+):
+    """Two conversions in one folder mixed up their weights there."""
+    alone = convert(tiny_bert, "mnn").files
+    monkeypatch.chdir(tmp_path)
+    other = tmp_path / ".__convert_external_data.bin"
+    other.write_bytes(b"the weights of another model")
+    assert convert(tiny_bert, "mnn").files == alone
+    assert other.read_bytes() == b"the weights of another model"
+    assert list(tmp_path.iterdir()) == [other]
+
+
 def test_the_codes_stored_are_ours(tiny_bert):
     name = "encoder.layer.0.output.dense.weight"
     weight = round_to_nearest(tiny_bert.weights[name], bits=8, block=None, symmetric=True)

@@ -5,6 +5,7 @@ file beside either. So an operator is changed in JSON, and its weights are bytes
 number; small constants and epsilons are therefore read out of the flatbuffer itself.
 """
 
+import contextlib
 import hashlib
 import io
 import json
@@ -33,9 +34,13 @@ _HALVES, _CODES, _PACKED = 3, 4, 1
 
 
 def _tool(kind: str, target: Path, *options: str) -> None:
-    """Run the converter in this process. It reports no failure: what it wrote and what it said are looked at."""
+    """Run the converter in this process. It reports no failure: what it wrote and what it said are looked at.
+
+    It keeps weights in a file of a fixed name in the current folder meanwhile: two of them in one folder would mix up
+    theirs, so each works where its own target lies.
+    """
     arguments = ["mnnconvert", "-f", kind, "--bizCode", "tightrope", *options]
-    with overheard() as heard:
+    with contextlib.chdir(target.parent), overheard() as heard:
         _tools.mnnconvert(arguments)
     if _SUCCESS[kind] not in heard() or not target.is_file():
         said = [line for line in heard().splitlines() if "rror" in line or "upport" in line] or ["it does not say why"]
