@@ -5,7 +5,7 @@ BIN := .venv/bin
 BUDGET ?= speedup>=1.8x, memory<=120MB, size<=30MB, loss<=1%
 MODEL ?= all-MiniLM-L6-v2
 OUT ?= build/minilm.bundle
-TABLES := fitted table engines native rotation techniques fewer_bits search recommend canary service serve_table image_table
+TABLES := fitted table engines native rotation techniques fewer_bits search recommend canary service serve_table image_table prediction
 
 ENGINES := native,onnxruntime,openvino,mnn,ncnn,tvm,coreml,litert,executorch
 
