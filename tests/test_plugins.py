@@ -1,3 +1,4 @@
+import sys
 from pathlib import Path
 
 import pytest
@@ -36,3 +37,13 @@ def test_a_fault_of_our_own_is_not_disguised(monkeypatch: pytest.MonkeyPatch) ->
     monkeypatch.setattr(plugins, "import_module", broken)
     with pytest.raises(ModuleNotFoundError, match="typo"):
         plugins.load("runtimes", "openvino")
+
+
+def test_an_interrupt_waits_until_a_module_is_loaded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "slow_to_load.py").write_text(
+        "import os, signal\nos.kill(os.getpid(), signal.SIGINT)\nloaded = True\n", encoding="utf-8"
+    )
+    monkeypatch.syspath_prepend(tmp_path)
+    with pytest.raises(KeyboardInterrupt):
+        plugins.import_optional("slow_to_load", wanted_by="a test")
+    assert sys.modules["slow_to_load"].loaded

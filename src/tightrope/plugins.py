@@ -4,6 +4,9 @@ The file name is the registry. Other packages add plug-ins through entry points 
 group is the room's short name (`tightrope.passes`, `tightrope.runtimes`, …).
 """
 
+import signal
+from collections.abc import Iterator
+from contextlib import contextmanager
 from functools import cache
 from importlib import import_module
 from importlib.util import find_spec
@@ -79,9 +82,13 @@ def load(room: str, name: str) -> ModuleType:
 
 
 def import_optional(module: str, *, wanted_by: str) -> ModuleType:
-    """Import a module that may need an extra; `MissingExtraError` gives the exact command."""
+    """Import a module that may need an extra; `MissingExtraError` gives the exact command.
+
+    Ctrl-C waits until it is loaded: libraries of C++ that are interrupted while they load have been seen to crash.
+    """
     try:
-        return import_module(module)
+        with _uninterrupted():
+            return import_module(module)
     except ModuleNotFoundError as error:
         missing = (error.name or "").partition(".")[0]
         if missing == "tightrope":
@@ -90,3 +97,15 @@ def import_optional(module: str, *, wanted_by: str) -> ModuleType:
         raise MissingExtraError(
             f"{wanted_by} needs {missing}, which is not installed.", hint=f"pip install 'tightrope[{extra}]'"
         ) from error
+
+
+@contextmanager
+def _uninterrupted() -> Iterator[None]:
+    if not hasattr(signal, "pthread_sigmask"):
+        yield
+        return
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
