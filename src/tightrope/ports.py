@@ -1,6 +1,8 @@
 """Ports: what a model takes and gives, by name, element type and shape."""
 
-from dataclasses import dataclass
+from collections.abc import Iterable, Sequence
+from dataclasses import astuple, dataclass
+from typing import Any
 
 
 @dataclass(frozen=True, slots=True)
@@ -14,6 +16,20 @@ class Port:
     name: str
     dtype: str
     shape: tuple[int | str, ...]
+
+
+def listed(ports: Iterable[Port]) -> list[list[Any]]:
+    """Ports as plain lists, for the settings of an artefact whose files do not name them; `of_lists` reads them back.
+
+    >>> of_lists(listed([Port("x", "float32", ("batch", 3))]))
+    (Port(name='x', dtype='float32', shape=('batch', 3)),)
+    """
+    return [[name, dtype, list(shape)] for name, dtype, shape in map(astuple, ports)]
+
+
+def of_lists(lists: Iterable[Sequence[Any]]) -> tuple[Port, ...]:
+    """The ports that `listed` wrote."""
+    return tuple(Port(name, dtype, tuple(shape)) for name, dtype, shape in lists)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -3,7 +3,8 @@
 A runtime is a module in `runtimes/` that offers `open_artefact`, `version` and `executed`.
 """
 
-from collections.abc import Mapping, Sequence
+import hashlib
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
@@ -12,6 +13,7 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
+from tightrope.errors import EngineError
 from tightrope.ports import Capabilities, Port
 
 Array = NDArray[Any]
@@ -104,6 +106,47 @@ class Session(Protocol):
     def close(self) -> None:
         """Give back what the engine holds; the session is of no use afterwards."""
         ...
+
+
+def fed(feeds: Mapping[str, Array], port: Port) -> Array:
+    """What a port is fed, contiguous and of its dtype. Raises `EngineError` for none, or one of other dimensions."""
+    array = feeds.get(port.name)
+    if array is None or array.ndim != len(port.shape):
+        raise EngineError(
+            f"{port.name} must be an array of {len(port.shape)} dimensions.", hint="Give what the inputs ask for."
+        )
+    return np.ascontiguousarray(array, port.dtype)
+
+
+def one_by_one(feeds: Mapping[str, Array]) -> Iterator[dict[str, Array]]:
+    """Of ids [tokens] and offsets [texts + 1] each text's own arrays [its tokens], as they are fed but for the offsets.
+
+    Raises `EngineError` for offsets that do not rise from 0 to the number of tokens.
+    """
+    offsets, tokens = feeds["offsets"].tolist(), len(feeds["input_ids"])
+    if offsets[:1] != [0] or offsets[-1] != tokens or any(stop <= start for start, stop in pairwise(offsets)):
+        raise EngineError("offsets must rise from 0 to the number of tokens.", hint="Give what the inputs ask for.")
+    for start, stop in pairwise(offsets):
+        yield {name: array[start:stop] for name, array in feeds.items() if name != "offsets"}
+
+
+def check_files(files: Mapping[str, Path], weights_bytes: int) -> bytes:
+    """The bytes of `files["model"]`, if they are what the file's name says, and the weights' file is of this size.
+
+    Raises `EngineError` otherwise: for engines that believe whatever they are given.
+    """
+    model, weights = files["model"], files["weights"]
+    try:
+        data, size = model.read_bytes(), weights.stat().st_size
+    except OSError as error:
+        raise EngineError(
+            f"{error.filename} cannot be read: {error.strerror}.", hint="Fetch the bundle again."
+        ) from error
+    known = hashlib.sha256(data).hexdigest().startswith(model.stem)
+    for path, is_right in ((model, known), (weights, size == weights_bytes)):
+        if not is_right:
+            raise EngineError(f"{path.name} is damaged, or was changed.", hint="Fetch the bundle again.")
+    return data
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

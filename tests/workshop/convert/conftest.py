@@ -14,8 +14,10 @@ from onnx import helper
 from tightrope import plugins
 from tightrope.workshop.converted import Converted
 from tightrope.workshop.graph import Graph
+from tightrope.workshop.load import load
 from tightrope.workshop.model import Task, TextSenses
-from tightrope.workshop.numerics.quantized import values
+from tightrope.workshop.network import Network
+from tightrope.workshop.numerics.quantized import Quantized, Scheme, values
 from tightrope.workshop.numerics.rounding import round_to_nearest
 
 CHARACTERS = [chr(code) for code in range(0x110000) if not 0xD800 <= code < 0xE000]
@@ -190,3 +192,52 @@ def answers_of(tmp_path: Path) -> Callable[..., Any]:
             session.close()
 
     return run
+
+
+WORDS = "embeddings.word_embeddings.weight"
+QUERY, UP, DOWN = (
+    f"encoder.layer.0.{part}.weight" for part in ("attention.self.query", "intermediate.dense", "output.dense")
+)
+
+
+@pytest.fixture(scope="session")
+def mixed_bert(tiny_bert: Network) -> Network:
+    """The tiny BERT of 24 tokens: weights of 8 bits by row, of 4 in blocks, halves, and a table of 4 bits in blocks."""
+
+    def on_grid(name: str, **grid: Any) -> Quantized:
+        return round_to_nearest(tiny_bert.weights[name], **grid)
+
+    weights = {
+        QUERY: on_grid(QUERY, bits=8, block=None, symmetric=True),
+        UP: on_grid(UP, bits=4, block=32, symmetric=True),
+        DOWN: tiny_bert.weights[DOWN].astype(np.float16),
+        WORDS: on_grid(WORDS, bits=4, block=16, symmetric=False),
+    }
+    senses = replace(tiny_bert.senses, max_length=24)
+    return tiny_bert.rewrite(weights=weights, schemes={QUERY: Scheme(bits=8)}, senses=senses)
+
+
+@pytest.fixture
+def texts() -> Callable[[int, int], dict[str, Any]]:
+    """`texts(rows, length)`: random ids, the last row two tokens shorter than the others."""
+
+    def make(rows: int, length: int) -> dict[str, Any]:
+        ids = np.random.default_rng(length).integers(5, 60, (rows, length))
+        mask = np.ones_like(ids)
+        mask[-1, max(1, length - 2) :] = 0
+        return {"input_ids": ids * mask, "attention_mask": mask}
+
+    return make
+
+
+@pytest.fixture(scope="module")
+def coded_pictures(tiny_cnn: Path) -> Graph:
+    """The small classifier of images, the weights of its convolutions in 8 bits by row."""
+    graph = load(str(tiny_cnn))
+    assert isinstance(graph, Graph)
+    weights = {}
+    for conv in graph.convolutions():
+        weight = values(graph.weights[conv.weight])
+        rows = round_to_nearest(weight.reshape(len(weight), -1), bits=8, block=None, symmetric=True)
+        weights[conv.weight] = replace(rows, codes=rows.codes.reshape(weight.shape))
+    return graph.rewrite(weights=weights)

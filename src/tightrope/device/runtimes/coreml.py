@@ -20,7 +20,7 @@ import coremltools as ct  # noqa: E402
 from coremltools.proto import Model_pb2  # noqa: E402
 
 from tightrope.device.mlpackage import write_package  # noqa: E402
-from tightrope.device.session import Array, Executed  # noqa: E402
+from tightrope.device.session import Array, Executed, fed  # noqa: E402
 from tightrope.errors import EngineError, UnsupportedError  # noqa: E402
 from tightrope.ports import Capabilities, Port  # noqa: E402
 
@@ -98,7 +98,7 @@ class CoreMlSession:
         """All outputs for the feeds, whose first axis counts texts or images."""
         if self._predict is None:
             raise EngineError("The Core ML session is closed.", hint="Open the bundle again.")
-        arrays = {port.name: _array(feeds, port) for port in self.inputs}
+        arrays = {port.name: fed(feeds, port) for port in self.inputs}
         counts = {len(array) for array in arrays.values()}
         if len(counts) != 1 or counts == {0}:
             raise EngineError(f"The inputs hold {sorted(counts)} rows.", hint="Give as many of each, and one or more.")
@@ -115,15 +115,6 @@ class CoreMlSession:
     def close(self) -> None:
         """Let go of the model."""
         self._predict = None
-
-
-def _array(feeds: Mapping[str, Array], port: Port) -> Array:
-    array = feeds.get(port.name)
-    if array is None or array.ndim != len(port.shape):
-        raise EngineError(
-            f"{port.name} must be an array of {len(port.shape)} dimensions.", hint="Give what the inputs ask for."
-        )
-    return np.ascontiguousarray(array, port.dtype)
 
 
 def _port(item: Any, shape: tuple[int | str, ...] = ()) -> Port:

@@ -5,7 +5,6 @@ name says is refused before MNN sees it, for MNN trusts what it reads.
 """
 
 import ctypes
-import hashlib
 import os
 import sys
 import tempfile
@@ -17,9 +16,9 @@ from typing import Any
 
 import numpy as np
 
-from tightrope.device.session import Array, Executed
+from tightrope.device.session import Array, Executed, check_files, fed
 from tightrope.errors import EngineError
-from tightrope.ports import Capabilities, Port
+from tightrope.ports import Capabilities, Port, of_lists
 
 _DTYPES = {"float32": np.float32, "int64": np.int32, "int32": np.int32}
 """What MNN is fed for a port's dtype: it has no integers of 64 bits."""
@@ -65,33 +64,15 @@ def open_artefact(files: Mapping[str, Path], settings: Mapping[str, Any], *, thr
     `settings["inputs"]` and `settings["outputs"]` are the ports (name, dtype, shape), `settings["weights_bytes"]` the
     size of the weights; `settings["precision"]` and `settings["memory"]` are MNN's own words.
     """
-    _check(files, settings)
+    check_files(files, settings["weights_bytes"])
     return MnnSession(files, settings, threads)
-
-
-def _check(files: Mapping[str, Path], settings: Mapping[str, Any]) -> None:
-    model, weights = files["model"], files["weights"]
-    try:
-        known = hashlib.sha256(model.read_bytes()).hexdigest().startswith(model.stem)
-        whole = weights.stat().st_size == settings["weights_bytes"]
-    except OSError as error:
-        raise EngineError(
-            f"{error.filename} cannot be read: {error.strerror}.", hint="Fetch the bundle again."
-        ) from error
-    for path, is_right in ((model, known), (weights, whole)):
-        if not is_right:
-            raise EngineError(f"{path.name} is damaged, or was changed.", hint="Fetch the bundle again.")
-
-
-def _ports(listed: Any) -> tuple[Port, ...]:
-    return tuple(Port(name, dtype, tuple(shape)) for name, dtype, shape in listed)
 
 
 class MnnSession:
     """An open module. Not safe for use from several threads at once."""
 
     def __init__(self, files: Mapping[str, Path], settings: Mapping[str, Any], threads: int) -> None:
-        self.inputs, self.outputs = _ports(settings["inputs"]), _ports(settings["outputs"])
+        self.inputs, self.outputs = of_lists(settings["inputs"]), of_lists(settings["outputs"])
         self.capabilities = Capabilities()
         options = {"backend": 0, "numThread": threads, "precision": settings["precision"], "memory": settings["memory"]}
         names = [[port.name for port in ports] for ports in (self.inputs, self.outputs)]
@@ -110,7 +91,7 @@ class MnnSession:
         """All outputs for the feeds."""
         if self._module is None:
             raise EngineError("The MNN session is closed.", hint="Open the bundle again.")
-        arrays = fed(feeds, self.inputs)
+        arrays = _arrays(feeds, self.inputs)
         variables = [_variable(array) for array in arrays]
         try:
             found = self._module.forward(variables)
@@ -124,16 +105,14 @@ class MnnSession:
         self._module = self._runtime = None
 
 
-def fed(feeds: Mapping[str, Array], inputs: tuple[Port, ...]) -> list[Array]:
+def _arrays(feeds: Mapping[str, Array], inputs: tuple[Port, ...]) -> list[Array]:
     """The arrays for the inputs, in order. Sizes of the same name must be the same: MNN does not look."""
     sizes: dict[str, int] = {}
     arrays = []
     for port in inputs:
-        array = feeds.get(port.name)
-        if array is None or array.ndim != len(port.shape) or not array.size:
-            raise EngineError(
-                f"{port.name} must be an array of {len(port.shape)} dimensions.", hint="Give what the inputs ask for."
-            )
+        array = fed(feeds, port)
+        if not array.size:
+            raise EngineError(f"{port.name} is empty.", hint="Give what the inputs ask for.")
         for wanted, size in zip(port.shape, array.shape, strict=True):
             known = wanted if isinstance(wanted, int) else sizes.setdefault(wanted, size)
             if known != size:
@@ -156,8 +135,8 @@ BETWEEN = "between"
 
 def executed(files: Mapping[str, Path], settings: Mapping[str, Any], feeds: Mapping[str, Array]) -> Executed | None:
     """The share of multiply-adds by precision, from MNN's own count in one run; names of operators tell the weights."""
-    _check(files, settings)
-    inputs = _ports(settings["inputs"])
+    check_files(files, settings["weights_bytes"])
+    inputs = of_lists(settings["inputs"])
     counted: list[tuple[str, str, float]] = []
 
     def count(_: Any, operator: Any) -> bool:
@@ -168,7 +147,7 @@ def executed(files: Mapping[str, Path], settings: Mapping[str, Any], feeds: Mapp
         interpreter: Any = MNN.Interpreter(str(files["model"]))
         interpreter.setExternalFile(str(files["weights"]))
         session = interpreter.createSession({"backend": "CPU", "numThread": 1, "precision": settings["precision"]})
-        _feed(interpreter, session, inputs, fed(feeds, inputs))
+        _feed(interpreter, session, inputs, _arrays(feeds, inputs))
         interpreter.runSessionWithCallBackInfo(session, lambda *_: True, count)
     return _shares(counted)
 

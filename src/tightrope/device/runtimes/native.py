@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from tightrope.device import engine
-from tightrope.device.session import Array, Executed
+from tightrope.device.session import Array, Executed, fed
 from tightrope.errors import EngineError
 from tightrope.ports import Capabilities, Port
 
@@ -48,13 +48,9 @@ class NativeSession:
 
     def run(self, feeds: Mapping[str, Array]) -> dict[str, Array]:
         """Rows for ids [tokens] and offsets [texts + 1], as `Ragged` holds them."""
-        for port in self.inputs:
-            if port.name not in feeds or feeds[port.name].ndim != 1:
-                raise EngineError(
-                    f"{port.name} must be an array of one dimension.", hint="Give what the inputs ask for."
-                )
-        types = feeds.get("token_type_ids")
-        return {self.outputs[0].name: self.model.run(feeds["input_ids"], feeds["offsets"], types)}
+        given = {port.name: fed(feeds, port) for port in self.inputs}
+        rows = self.model.run(given["input_ids"], given["offsets"], given.get("token_type_ids"))
+        return {self.outputs[0].name: rows}
 
     def close(self) -> None:
         """Unmap the file."""

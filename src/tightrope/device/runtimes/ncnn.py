@@ -4,11 +4,9 @@ ncnn's arrays have no batch. It believes what its files say, so files that are n
 before it sees them; and a `Mat` made of an array does not own its memory, which ncnn takes for granted: it is cloned.
 """
 
-import hashlib
 import os
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from itertools import pairwise
 from pathlib import Path
 from threading import Lock
 from typing import Any
@@ -16,9 +14,9 @@ from typing import Any
 import ncnn
 import numpy as np
 
-from tightrope.device.session import Array, Executed
+from tightrope.device.session import Array, Executed, check_files, fed, one_by_one
 from tightrope.errors import EngineError
-from tightrope.ports import Capabilities, Port
+from tightrope.ports import Capabilities, Port, of_lists
 
 _HALVES = ("use_fp16_packed", "use_fp16_storage", "use_fp16_arithmetic", "use_bf16_packed", "use_bf16_storage")
 _HUSHING = Lock()
@@ -51,33 +49,15 @@ def open_artefact(files: Mapping[str, Path], settings: Mapping[str, Any], *, thr
     `settings["inputs"]` and `settings["outputs"]` are the ports, `settings["weights_bytes"]` is the size of the
     weights. `settings["halves"]` lets it compute in half precision where the processor can.
     """
-    _check(files, settings)
+    check_files(files, settings["weights_bytes"])
     return NcnnSession(files, settings, threads)
-
-
-def _check(files: Mapping[str, Path], settings: Mapping[str, Any]) -> None:
-    model, weights = files["model"], files["weights"]
-    try:
-        known = hashlib.sha256(model.read_bytes()).hexdigest().startswith(model.stem)
-        whole = weights.stat().st_size == settings["weights_bytes"]
-    except OSError as error:
-        raise EngineError(
-            f"{error.filename} cannot be read: {error.strerror}.", hint="Fetch the bundle again."
-        ) from error
-    for path, is_right in ((model, known), (weights, whole)):
-        if not is_right:
-            raise EngineError(f"{path.name} is damaged, or was changed.", hint="Fetch the bundle again.")
-
-
-def _ports(listed: Any) -> tuple[Port, ...]:
-    return tuple(Port(name, dtype, tuple(shape)) for name, dtype, shape in listed)
 
 
 class NcnnSession:
     """An open net. Safe for use from several threads: each call has an extractor of its own."""
 
     def __init__(self, files: Mapping[str, Path], settings: Mapping[str, Any], threads: int) -> None:
-        self.inputs, self.outputs = _ports(settings["inputs"]), _ports(settings["outputs"])
+        self.inputs, self.outputs = of_lists(settings["inputs"]), of_lists(settings["outputs"])
         self._is_text = any(port.name == "offsets" for port in self.inputs)
         self.capabilities = Capabilities(ragged=self._is_text, parallel=True, exact=True)
         net: Any = ncnn.Net()
@@ -98,12 +78,7 @@ class NcnnSession:
         """Rows for ids [tokens] and offsets [texts + 1]; for other inputs one for each index of their first axis."""
         if self._net is None:
             raise EngineError("The ncnn session is closed.", hint="Open the bundle again.")
-        for port in self.inputs:
-            if port.name not in feeds or feeds[port.name].ndim != len(port.shape):
-                raise EngineError(
-                    f"{port.name} must be an array of {len(port.shape)} dimensions.",
-                    hint="Give what the inputs ask for.",
-                )
+        feeds = {port.name: fed(feeds, port) for port in self.inputs}
         each = list(_texts(feeds) if self._is_text else _items(feeds, self.inputs))
         rows = [self._one(item) for item in each]
         return {port.name: np.stack([row[index] for row in rows]) for index, port in enumerate(self.outputs)}
@@ -131,15 +106,11 @@ class NcnnSession:
 
 def _texts(feeds: Mapping[str, Array]) -> Iterator[dict[str, Array]]:
     """Each text's inputs, and its positions."""
-    offsets = feeds["offsets"].tolist()
-    tokens = len(feeds["input_ids"])
-    if offsets[:1] != [0] or offsets[-1] != tokens or any(stop <= start for start, stop in pairwise(offsets)):
-        raise EngineError("offsets must rise from 0 to the number of tokens.", hint="Give what the inputs ask for.")
-    for start, stop in pairwise(offsets):
-        text = {name: feeds[name][start:stop].astype(np.int32) for name in feeds if name != "offsets"}
-        yield text | {
-            "attention_mask": np.ones(stop - start, np.float32),
-            POSITIONS: np.arange(stop - start, dtype=np.int32),
+    for text in one_by_one(feeds):
+        length = len(text["input_ids"])
+        yield {name: array.astype(np.int32) for name, array in text.items()} | {
+            "attention_mask": np.ones(length, np.float32),
+            POSITIONS: np.arange(length, dtype=np.int32),
         }
 
 
@@ -162,7 +133,7 @@ _PRECISIONS = ("int8", "wint8", "wint4")
 
 def executed(files: Mapping[str, Path], settings: Mapping[str, Any], feeds: Mapping[str, Array]) -> Executed | None:
     """The share of multiply-adds by precision, from the file's own lines: there is no other way to run them."""
-    _check(files, settings)
+    check_files(files, settings["weights_bytes"])
     lengths = np.diff(feeds["offsets"]) if "offsets" in feeds else np.ones(1)
     work: dict[str, float] = {}
     layers: dict[str, str] = {}

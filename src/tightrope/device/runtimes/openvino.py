@@ -11,10 +11,9 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import openvino as ov
 
-from tightrope.device.session import Array, Executed
+from tightrope.device.session import Array, Executed, fed
 from tightrope.errors import EngineError
 from tightrope.ports import Capabilities, Port
 
@@ -74,7 +73,7 @@ class OpenVinoSession:
         """All outputs for the feeds."""
         if self._request is None:
             raise EngineError("The OpenVINO session is closed.", hint="Open the bundle again.")
-        self._held = [self._array(feeds, port) for port in self.inputs]
+        self._held = [fed(feeds, port) for port in self.inputs]  # OpenVINO takes fewer dimensions without a word
         try:
             # Its own way from a mapping of arrays to tensors and back is a twentieth of a short text's time.
             for index, array in enumerate(self._held):
@@ -85,16 +84,6 @@ class OpenVinoSession:
                 f"OpenVINO failed: {_reason(error)}", hint="Check the bundle with `tightrope verify`."
             ) from error
         return {port.name: view.copy() for port, view in zip(self.outputs, views, strict=True)}
-
-    def _array(self, feeds: Mapping[str, Array], port: Port) -> Array:
-        """What the port is fed, as it wants it: OpenVINO itself takes an array of fewer dimensions without a word."""
-        array = feeds.get(port.name)
-        if array is None or array.ndim != len(port.shape):
-            raise EngineError(
-                f"{port.name} must be an array of {len(port.shape)} dimensions.",
-                hint="Give what the inputs ask for.",
-            )
-        return np.ascontiguousarray(array, port.dtype)
 
     def close(self) -> None:
         """Release the request and the compiled model."""

@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 
-from tightrope.device.session import Array, Executed
+from tightrope.device.session import Array, Executed, fed
 from tightrope.errors import EngineError, UnsupportedError
 from tightrope.plugins import import_optional
 from tightrope.ports import Capabilities, Port
@@ -116,12 +116,7 @@ class TensorRtSession:
         return found
 
     def _fed(self, feeds: Mapping[str, Array], port: Port) -> Array:
-        array = feeds.get(port.name)
-        if array is None or array.ndim != len(port.shape):
-            raise EngineError(
-                f"{port.name} must be an array of {len(port.shape)} dimensions.", hint="Give what the inputs ask for."
-            )
-        array = np.ascontiguousarray(array, port.dtype)
+        array = fed(feeds, port)
         if not self._context.set_input_shape(port.name, array.shape):
             raise EngineError(
                 f"{port.name} of shape {array.shape} is not in the engine's profile.", hint="Give smaller batches."

@@ -8,7 +8,6 @@ import hashlib
 import os
 import tempfile
 from collections.abc import Iterator, Mapping
-from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -16,9 +15,9 @@ import numpy as np
 import tvm
 from tvm import relax
 
-from tightrope.device.session import Array, Executed
+from tightrope.device.session import Array, Executed, check_files, fed, one_by_one
 from tightrope.errors import EngineError
-from tightrope.ports import Capabilities, Port
+from tightrope.ports import Capabilities, of_lists
 
 POSITIONS = "positions"
 """The input that counts a text's tokens from zero; what it is fed besides the model's own inputs."""
@@ -59,21 +58,11 @@ def open_artefact(files: Mapping[str, Path], settings: Mapping[str, Any], *, thr
 
 def _checked(files: Mapping[str, Path], settings: Mapping[str, Any]) -> bytes:
     """The library's bytes, if they are what they should be and this user trusts them."""
-    model, weights = files["model"], files["weights"]
-    try:
-        library = model.read_bytes()
-        digest = hashlib.sha256(library).hexdigest()
-        whole = weights.stat().st_size == settings["weights_bytes"]
-    except OSError as error:
-        raise EngineError(
-            f"{error.filename} cannot be read: {error.strerror}.", hint="Fetch the bundle again."
-        ) from error
-    for path, is_right in ((model, digest.startswith(model.stem)), (weights, whole)):
-        if not is_right:
-            raise EngineError(f"{path.name} is damaged, or was changed.", hint="Fetch the bundle again.")
+    library = check_files(files, settings["weights_bytes"])
+    digest = hashlib.sha256(library).hexdigest()
     if not (_notes() / digest).exists():
         raise EngineError(
-            f"{model.name} is machine code, which a bundle may not bring along unasked.",
+            f"{files['model'].name} is machine code, which a bundle may not bring along unasked.",
             hint="If you trust its maker, give its bytes to tightrope.device.runtimes.tvm.trust once on this machine.",
         )
     return library
@@ -87,15 +76,11 @@ def _loaded(library: bytes) -> Any:
         return tvm.runtime.load_module(copy.name)
 
 
-def _ports(listed: Any) -> tuple[Port, ...]:
-    return tuple(Port(name, dtype, tuple(shape)) for name, dtype, shape in listed)
-
-
 class TvmSession:
     """A loaded library in TVM's virtual machine. Not safe for use from several threads at once."""
 
     def __init__(self, library: bytes, files: Mapping[str, Path], settings: Mapping[str, Any]) -> None:
-        self.inputs, self.outputs = _ports(settings["inputs"]), _ports(settings["outputs"])
+        self.inputs, self.outputs = of_lists(settings["inputs"]), of_lists(settings["outputs"])
         self._takes: list[str] = settings["takes"]
         self._limits: Mapping[str, int] = settings["limits"]
         self._is_text = any(port.name == "offsets" for port in self.inputs)
@@ -114,12 +99,7 @@ class TvmSession:
         """Rows for ids [tokens] and offsets [texts + 1]; for other inputs all outputs."""
         if self._machine is None:
             raise EngineError("The TVM session is closed.", hint="Open the bundle again.")
-        for port in self.inputs:
-            if port.name not in feeds or feeds[port.name].ndim != len(port.shape):
-                raise EngineError(
-                    f"{port.name} must be an array of {len(port.shape)} dimensions.",
-                    hint="Give what the inputs ask for.",
-                )
+        feeds = {port.name: fed(feeds, port) for port in self.inputs}
         rows = [self._one(item) for item in (_texts(feeds) if self._is_text else [self._fitting(feeds)])]
         return {port.name: np.concatenate([row[index] for row in rows]) for index, port in enumerate(self.outputs)}
 
@@ -129,7 +109,7 @@ class TvmSession:
             shape = feeds[port.name].shape
             if any(isinstance(size, int) and size != given for size, given in zip(port.shape, shape, strict=True)):
                 raise EngineError(f"{port.name} has the shape {shape}.", hint=f"It must be {port.shape}.")
-        return {port.name: np.ascontiguousarray(feeds[port.name], port.dtype) for port in self.inputs}
+        return dict(feeds)
 
     def _one(self, item: Mapping[str, Array]) -> list[Array]:
         for name, limit in self._limits.items():
@@ -155,14 +135,11 @@ def _first_line(error: Exception) -> str:
 
 def _texts(feeds: Mapping[str, Array]) -> Iterator[dict[str, Array]]:
     """Each text's inputs as a batch of one, and its positions."""
-    offsets = feeds["offsets"].tolist()
-    tokens = len(feeds["input_ids"])
-    if offsets[:1] != [0] or offsets[-1] != tokens or any(stop <= start for start, stop in pairwise(offsets)):
-        raise EngineError("offsets must rise from 0 to the number of tokens.", hint="Give what the inputs ask for.")
-    for start, stop in pairwise(offsets):
-        text = {name: feeds[name][start:stop].astype(np.int64)[None] for name in feeds if name != "offsets"}
-        mask = np.ones((1, stop - start), np.int64)
-        yield text | {"attention_mask": mask, POSITIONS: np.arange(stop - start, dtype=np.int64)}
+    for text in one_by_one(feeds):
+        length = len(text["input_ids"])
+        batch = {name: array.astype(np.int64)[None] for name, array in text.items()}
+        mask = np.ones((1, length), np.int64)
+        yield batch | {"attention_mask": mask, POSITIONS: np.arange(length, dtype=np.int64)}
 
 
 def _array(data: bytes, entry: Mapping[str, Any]) -> Array:

@@ -14,6 +14,7 @@ import onnx
 from onnx import AttributeProto, TensorProto, helper
 
 from tightrope.errors import UnsupportedError
+from tightrope.ports import Port
 from tightrope.workshop.converted import file_name
 from tightrope.workshop.graph import Builder, Graph, tensor, widenings
 from tightrope.workshop.model import Linear
@@ -270,6 +271,21 @@ def _outside(tensors: list[TensorProto]) -> bytes:
         for key, value in (("location", location), ("offset", str(offset)), ("length", str(length))):
             item.external_data.add(key=key, value=value)
     return bytes(data)
+
+
+def is_text(graph: Graph) -> bool:
+    """Whether a graph takes token ids."""
+    return any(port.name == "input_ids" for port in graph.inputs)
+
+
+def ragged_ports(graph: Graph) -> tuple[tuple[Port, ...], tuple[Port, ...]]:
+    """What a session takes and gives that answers texts one by one: ids and offsets; of other models what they take."""
+    if not is_text(graph):
+        return graph.inputs, graph.outputs
+    taken = [Port("input_ids", "int32", ("tokens",)), Port("offsets", "int64", ("texts",))]
+    if any(port.name == "token_type_ids" for port in graph.inputs):
+        taken.append(Port("token_type_ids", "int32", ("tokens",)))
+    return tuple(taken), tuple(Port(port.name, port.dtype, ("texts", *port.shape[1:])) for port in graph.outputs)
 
 
 def identity(scheme: Scheme) -> tuple[object, ...]:

@@ -22,6 +22,12 @@ from tightrope.workshop.torch_nodes import Node, Operator, Value, tensor
 from tightrope.workshop.torch_operators import OPERATORS
 
 
+def rule(weight: Quantized) -> str:
+    """How XNNPACK, which LiteRT and ExecuTorch both multiply with, rounds the input of a layer with such a weight."""
+    whole = "its input is rounded to 8 bits by token, on a range with a zero that is read at run time"
+    return whole if weight.block is None else f"{whole}; the scales of its blocks are rounded to bfloat16"
+
+
 def linear(_: Node, x: Value, weight: Value, bias: Value = None) -> Value:
     """x·Wᵀ + b, the weight as [out, in]."""
     return functional.linear(tensor(x), tensor(weight), None if bias is None else tensor(bias))

@@ -14,7 +14,7 @@ from onnx import helper, shape_inference
 from tightrope.device.runtimes.tvm import POSITIONS
 from tightrope.ports import Port
 from tightrope.workshop.convert import _attention, _tables
-from tightrope.workshop.convert._forms import Form, Layer, layers, refuse_bits
+from tightrope.workshop.convert._forms import Form, Layer, is_text, layers, refuse_bits
 from tightrope.workshop.graph import Graph, value_info
 from tightrope.workshop.numerics.hadamard import hadamard
 from tightrope.workshop.numerics.quantized import Quantized, Weight, values
@@ -35,7 +35,7 @@ class TvmForm(Form):
         """Each layer's precision, and its multiply-adds for each token or image."""
         self.limits: dict[str, int] = {}
         self.attention_width = 0
-        self.is_text = any(port.name == "input_ids" for port in graph.inputs)
+        self.is_text = is_text(graph)
         self._ranks = _ranks(graph)
 
     def write(self) -> tuple[bytes, bytes]:
@@ -71,17 +71,6 @@ class TvmForm(Form):
             return list(self.graph.inputs)
         texts = [Port(port.name, "int64", (1, "length")) for port in self.graph.inputs]
         return [*texts, Port(POSITIONS, "int64", ("length",))]
-
-    def ports(self) -> tuple[tuple[Port, ...], tuple[Port, ...]]:
-        """What a session takes: texts as ids and offsets, everything else as it is."""
-        if not self.is_text:
-            return self.graph.inputs, self.graph.outputs
-        found = [Port("input_ids", "int32", ("tokens",)), Port("offsets", "int64", ("texts",))]
-        if any(port.name == "token_type_ids" for port in self.graph.inputs):
-            found.append(Port("token_type_ids", "int32", ("tokens",)))
-        return tuple(found), tuple(
-            Port(port.name, port.dtype, ("texts", *port.shape[1:])) for port in self.graph.outputs
-        )
 
     def finish(self, imports: Any) -> tuple[bytes, bytes]:
         """The ONNX file with the inputs that the library takes."""

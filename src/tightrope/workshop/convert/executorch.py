@@ -27,7 +27,7 @@ from tightrope.errors import UnsupportedError
 from tightrope.ports import Port
 from tightrope.workshop.convert import _executorch_work
 from tightrope.workshop.convert._forms import Layer
-from tightrope.workshop.convert._torch_form import TorchForm
+from tightrope.workshop.convert._torch_form import TorchForm, rule
 from tightrope.workshop.converted import Converted
 from tightrope.workshop.graph import Graph
 from tightrope.workshop.model import Model, text_senses
@@ -38,9 +38,7 @@ from tightrope.workshop.torch_nodes import Node, Value, tensor
 
 SHORTEST = 2
 """What is left open is at least so long: an exporter makes of a size that may be one a case of its own."""
-RULE = "its input is rounded to 8 bits by token, on a range with a zero that is read at run time"
 WIDENED = "it is stored and run in float: a program with integer convolutions did not load (ExecuTorch 1.5.1)"
-BLOCK_RULE = f"{RULE}; the scales of its blocks are rounded to bfloat16"
 
 
 def convert(model: Model) -> Converted:
@@ -77,7 +75,7 @@ class _ExecuTorchForm(TorchForm):
         """Codes by row, of up to 8 bits; in blocks only those of 4 bits have a kernel."""
         if weight.block is not None and (weight.bits != 4 or weight.block % 32 or weight.shape[1] % weight.block):
             return None
-        self.approximations[layer.name] = RULE if weight.block is None else BLOCK_RULE
+        self.approximations[layer.name] = rule(weight)
         self.count(layer, "wint4" if weight.bits == 4 else "wint8")
         name = layer.linear.weight
         if f"{name}.codes" not in self.build.weights:

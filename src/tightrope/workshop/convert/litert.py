@@ -22,7 +22,7 @@ from tightrope.errors import UnsupportedError
 from tightrope.ports import Port
 from tightrope.workshop.convert import _tflite
 from tightrope.workshop.convert._forms import Layer
-from tightrope.workshop.convert._torch_form import TorchForm, apart, around_zero
+from tightrope.workshop.convert._torch_form import TorchForm, apart, around_zero, rule
 from tightrope.workshop.converted import Converted
 from tightrope.workshop.graph import Graph
 from tightrope.workshop.model import Model, text_senses
@@ -33,9 +33,7 @@ from tightrope.workshop.torch_nodes import Node, Value
 
 SHORTEST = 16
 """The shortest bucket; each is twice as long as the one before, and the last is as long as the longest text."""
-RULE = "its input is rounded to 8 bits by token, on a range with a zero that is read at run time"
 WIDENED = "LiteRT is given its values: a convolution's codes are widened when the file is opened"
-BLOCK_RULE = f"{RULE}; the scales of its blocks are rounded to bfloat16"
 
 
 def convert(model: Model) -> Converted:
@@ -154,7 +152,7 @@ class _LiteRtForm(TorchForm):
         """Codes by row, of up to 8 bits; in blocks only those of 4 bits have a kernel."""
         if weight.block is not None and (weight.bits != 4 or weight.block % 32 or weight.shape[1] % weight.block):
             return None
-        self.approximations[layer.name] = RULE if weight.block is None else BLOCK_RULE
+        self.approximations[layer.name] = rule(weight)
         self.count(layer, "wint4" if weight.bits == 4 else "wint8")
         if weight.block is not None:
             weight = replace(weight, scale=_tflite.block_scales(weight.scale).astype(np.float32))

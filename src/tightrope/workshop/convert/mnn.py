@@ -7,13 +7,12 @@ of its Python package install packages and report usage over the network.
 
 import hashlib
 from dataclasses import replace
-from typing import Any
 
 import numpy as np
 import onnx
 
 from tightrope.device.runtimes.mnn import BETWEEN, version
-from tightrope.ports import Port
+from tightrope.ports import listed
 from tightrope.workshop.convert import _tables
 from tightrope.workshop.convert._forms import Form, Layer, layers, refuse_bits
 from tightrope.workshop.convert._mnn_file import Net, converted
@@ -39,8 +38,8 @@ def convert(model: Model) -> Converted:
         inputs=form.graph.inputs,
         outputs=form.graph.outputs,
         settings={
-            "inputs": _listed(form.graph.inputs),
-            "outputs": _listed(form.graph.outputs),
+            "inputs": listed(form.graph.inputs),
+            "outputs": listed(form.graph.outputs),
             "weights_bytes": len(weights),
             "precision": "high",
             "memory": "low",
@@ -48,10 +47,6 @@ def convert(model: Model) -> Converted:
         floats=form.in_float,
         approximations=form.approximations,
     )
-
-
-def _listed(ports: tuple[Port, ...]) -> list[list[Any]]:
-    return [[port.name, port.dtype, list(port.shape)] for port in ports]
 
 
 class _MnnForm(Form):

@@ -13,10 +13,10 @@ from onnx import helper
 
 from tightrope.device.runtimes.ncnn import POSITIONS, version
 from tightrope.errors import UnsupportedError
-from tightrope.ports import Port
+from tightrope.ports import listed
 from tightrope.workshop.convert import _attention
 from tightrope.workshop.convert._attention import Block
-from tightrope.workshop.convert._forms import Form, Layer, layers, refuse_bits, signed
+from tightrope.workshop.convert._forms import Form, Layer, is_text, layers, ragged_ports, refuse_bits, signed
 from tightrope.workshop.convert._ncnn_file import codes, files, packed, plain, told
 from tightrope.workshop.convert._ncnn_layers import ADD, MUL, SUB, Blob, Shape
 from tightrope.workshop.convert._ncnn_nodes import Nodes, refused, window
@@ -44,7 +44,7 @@ def convert(model: Model) -> Converted:
     graph = lower(model)
     form = _NcnnForm(graph)
     structure, weights = form.write()
-    inputs, outputs = _ports(graph)
+    inputs, outputs = ragged_ports(graph)
     return Converted(
         engine="ncnn",
         engine_version=version(),
@@ -53,8 +53,8 @@ def convert(model: Model) -> Converted:
         inputs=inputs,
         outputs=outputs,
         settings={
-            "inputs": _listed(inputs),
-            "outputs": _listed(outputs),
+            "inputs": listed(inputs),
+            "outputs": listed(outputs),
             "weights_bytes": len(weights),
             "attention_width": form.attention_width,
             "places": form.nodes.places,
@@ -62,24 +62,6 @@ def convert(model: Model) -> Converted:
         floats=form.in_float,
         approximations=form.approximations,
     )
-
-
-def _listed(ports: tuple[Port, ...]) -> list[list[Any]]:
-    return [[port.name, port.dtype, list(port.shape)] for port in ports]
-
-
-def _is_text(graph: Graph) -> bool:
-    return any(port.name == "input_ids" for port in graph.inputs)
-
-
-def _ports(graph: Graph) -> tuple[tuple[Port, ...], tuple[Port, ...]]:
-    """What a session takes: texts as ids and offsets, everything else as it is."""
-    if not _is_text(graph):
-        return graph.inputs, graph.outputs
-    taken = [Port("input_ids", "int32", ("tokens",)), Port("offsets", "int64", ("texts",))]
-    if any(port.name == "token_type_ids" for port in graph.inputs):
-        taken.append(Port("token_type_ids", "int32", ("tokens",)))
-    return tuple(taken), tuple(Port(port.name, port.dtype, ("texts", *port.shape[1:])) for port in graph.outputs)
 
 
 class _NcnnForm(Form):
@@ -97,7 +79,7 @@ class _NcnnForm(Form):
     def write(self) -> tuple[bytes, bytes]:
         """The two files."""
         known = layers(self.graph)
-        attention = _attention.blocks(self.graph) if _is_text(self.graph) else {}
+        attention = _attention.blocks(self.graph) if is_text(self.graph) else {}
         done = {name for block in attention.values() for name in block.inner} - set(attention)
         done |= {layer.output for layer in known.values() if layer.add is not None}
         for node in self.graph.proto.graph.node:
@@ -131,7 +113,7 @@ class _NcnnForm(Form):
         for port in self.graph.inputs:
             sizes: Shape = tuple(size if isinstance(size, int) else None for size in port.shape[1:])
             self.nodes.input(port.name, sizes)
-        if _is_text(self.graph):
+        if is_text(self.graph):
             self.nodes.input(POSITIONS, (None,))
 
     def _plain(self, node: onnx.NodeProto) -> None:

@@ -22,7 +22,8 @@ import onnx
 from tightrope.bundle import Requirements
 from tightrope.device.runtimes import tvm as runtime
 from tightrope.errors import UnsupportedError
-from tightrope.ports import Port
+from tightrope.ports import listed
+from tightrope.workshop.convert._forms import ragged_ports
 from tightrope.workshop.convert._tvm_form import TvmForm
 from tightrope.workshop.converted import Converted, file_name
 from tightrope.workshop.model import Model
@@ -60,7 +61,7 @@ def convert(model: Model, *, schedule: bool = True, trials: int = 0, limit_s: fl
     library, order = _build(proto, data, request, limit_s)
     runtime.trust(library)
     weights, entries = _written([form.stored[name] for name in order])
-    inputs, outputs = form.ports()
+    inputs, outputs = ragged_ports(form.graph)
     return Converted(
         engine="tvm",
         engine_version=runtime.version(),
@@ -69,8 +70,8 @@ def convert(model: Model, *, schedule: bool = True, trials: int = 0, limit_s: fl
         inputs=inputs,
         outputs=outputs,
         settings={
-            "inputs": _listed(inputs),
-            "outputs": _listed(outputs),
+            "inputs": listed(inputs),
+            "outputs": listed(outputs),
             "takes": [item.name for item in form.taken],
             "limits": form.limits,
             "weights": entries,
@@ -82,10 +83,6 @@ def convert(model: Model, *, schedule: bool = True, trials: int = 0, limit_s: fl
         floats=form.in_float,
         approximations=form.approximations,
     )
-
-
-def _listed(ports: tuple[Port, ...]) -> list[list[Any]]:
-    return [[port.name, port.dtype, list(port.shape)] for port in ports]
 
 
 def _build(proto: bytes, data: bytes, request: dict[str, Any], limit_s: float) -> tuple[bytes, list[str]]:
