@@ -276,6 +276,21 @@ def tiny_bert() -> Network:
 
 
 @pytest.fixture(scope="session")
+def encoder_folder(tiny_bert: Network) -> Callable[[Path], Path]:
+    """`encoder_folder(path)`: the tiny BERT as a folder there, as people have their models."""
+    from safetensors.numpy import save_file
+
+    def make(path: Path) -> Path:
+        path.mkdir(parents=True)
+        (path / "config.json").write_text(json.dumps(dict(tiny_bert.config)))
+        (path / "tokenizer.json").write_bytes(tiny_bert.senses.tokenizer)
+        save_file(dict(tiny_bert.weights), path / "model.safetensors")
+        return path
+
+    return make
+
+
+@pytest.fixture(scope="session")
 def native_bundle(tiny_bert: Network) -> Callable[..., Any]:
     """`native_bundle(path, noise=0.0, …)`: the tiny BERT for the native engine, sealed in this process.
 

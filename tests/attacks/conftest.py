@@ -1,6 +1,5 @@
 """What attacks share: models to spoil, raw sockets to a real server, and a server whose engine takes its time."""
 
-import json
 import socket
 import struct
 import time
@@ -11,7 +10,6 @@ from typing import Any
 
 import onnx
 import pytest
-from safetensors.numpy import save_file
 
 from tightrope.workshop.reference import reference
 
@@ -20,14 +18,9 @@ collect_ignore = ["deploy_steps.py"]
 
 
 @pytest.fixture
-def victim(tmp_path, tiny_bert) -> Path:
+def victim(tmp_path, encoder_folder) -> Path:
     """The tiny BERT as a folder, to be spoilt."""
-    folder = tmp_path / "victim"
-    folder.mkdir()
-    (folder / "config.json").write_text(json.dumps(dict(tiny_bert.config)))
-    (folder / "tokenizer.json").write_bytes(tiny_bert.senses.tokenizer)
-    save_file(dict(tiny_bert.weights), folder / "model.safetensors")
-    return folder
+    return encoder_folder(tmp_path / "victim")
 
 
 @pytest.fixture

@@ -6,26 +6,20 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import pytest
-from safetensors.numpy import save_file
-
-from tightrope.workshop.network import Network
 
 pytestmark = pytest.mark.engine
 
 
 @pytest.fixture(scope="module")
-def home(tmp_path_factory: pytest.TempPathFactory, tiny_bert: Network) -> Path:
+def home(tmp_path_factory: pytest.TempPathFactory, encoder_folder: Callable[[Path], Path]) -> Path:
     """A folder with a model in it, a compressed bundle, and a cache of its own."""
     folder = tmp_path_factory.mktemp("home")
-    model = folder / "model"
-    model.mkdir()
-    (model / "config.json").write_text(json.dumps(dict(tiny_bert.config)))
-    (model / "tokenizer.json").write_bytes(tiny_bert.senses.tokenizer)
-    save_file(dict(tiny_bert.weights), model / "model.safetensors")
+    encoder_folder(folder / "model")
     done = tightrope(folder, "compress", "model", "--recipe", "int8-simple", "--out", "tiny.bundle")
     assert done.returncode == 0, done.stderr
     for name in ("earlier.run.json", "earlier-page.report.html"):

@@ -7,10 +7,8 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from safetensors.numpy import save_file
 
 from tightrope import bundle
-from tightrope.workshop.network import Network
 
 pytestmark = [pytest.mark.engine, pytest.mark.slow]
 RUNTIME = "from toy.runtime import executed, open_artefact, version\n"
@@ -19,14 +17,9 @@ LAZY = ("def convert(model):\n    return None\n", RUNTIME)
 
 
 @pytest.fixture(scope="module")
-def home(tmp_path_factory: pytest.TempPathFactory, tiny_bert: Network) -> Path:
+def home(tmp_path_factory: pytest.TempPathFactory, encoder_folder: Callable[[Path], Path]) -> Path:
     """A folder with a small encoder in it."""
-    folder = tmp_path_factory.mktemp("home")
-    (folder / "encoder").mkdir()
-    (folder / "encoder" / "tokenizer.json").write_bytes(tiny_bert.senses.tokenizer)
-    (folder / "encoder" / "config.json").write_text(json.dumps(dict(tiny_bert.config)))
-    save_file(dict(tiny_bert.weights), folder / "encoder" / "model.safetensors")
-    return folder
+    return encoder_folder(tmp_path_factory.mktemp("home") / "encoder").parent
 
 
 @pytest.fixture(scope="module")

@@ -7,9 +7,6 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from safetensors.numpy import save_file
-
-from tightrope.workshop.network import Network
 
 pytestmark = [pytest.mark.engine, pytest.mark.slow]
 CRASHES = "import os, signal\ndef convert(model):\n    os.kill(os.getpid(), signal.SIGSEGV)\n"
@@ -18,14 +15,10 @@ RUNTIME = "from toy.runtime import executed, open_artefact, version\n"
 
 
 def test_an_engine_that_crashes_is_a_failed_trial(
-    tmp_path: Path, toy_engine: Callable[..., dict[str, str]], tiny_bert: Network
+    tmp_path: Path, toy_engine: Callable[..., dict[str, str]], encoder_folder: Callable[[Path], Path]
 ) -> None:
     environment = toy_engine(tmp_path / "toys", {"crashes": (CRASHES, RUNTIME), "broken": (BROKEN, RUNTIME)})
-    model = tmp_path / "encoder"
-    model.mkdir()
-    (model / "tokenizer.json").write_bytes(tiny_bert.senses.tokenizer)
-    (model / "config.json").write_text(json.dumps(dict(tiny_bert.config)))
-    save_file(dict(tiny_bert.weights), model / "model.safetensors")
+    encoder_folder(tmp_path / "encoder")
     command = [sys.executable, "-m", "tightrope", "fit", "encoder", "--runtime", "all", "--budget", "loss<=60%"]
     command += [word for name in ("toy", "crashes", "onnxruntime") for word in ("--recipe", f"half -> {name}")]
     command += ["--time", "60s", "--out", "best.bundle"]

@@ -26,14 +26,9 @@ def call():
 
 
 @pytest.fixture
-def model(tmp_path, tiny_bert):
+def model(tmp_path, encoder_folder):
     """The tiny BERT as a folder."""
-    from safetensors.numpy import save_file
-
-    (tmp_path / "config.json").write_text(json.dumps(dict(tiny_bert.config)))
-    (tmp_path / "tokenizer.json").write_bytes(tiny_bert.senses.tokenizer)
-    save_file(dict(tiny_bert.weights), tmp_path / "model.safetensors")
-    return tmp_path
+    return encoder_folder(tmp_path / "model")
 
 
 @pytest.fixture

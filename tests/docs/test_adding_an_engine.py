@@ -9,9 +9,6 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from safetensors.numpy import save_file
-
-from tightrope.workshop.network import Network
 
 pytestmark = [pytest.mark.engine, pytest.mark.slow]
 ROOT = Path(__file__).parents[2]
@@ -24,14 +21,9 @@ def toy(tmp_path_factory: pytest.TempPathFactory, toy_engine: Callable[..., dict
 
 
 @pytest.fixture(scope="module")
-def home(tmp_path_factory: pytest.TempPathFactory, tiny_bert: Network) -> Path:
+def home(tmp_path_factory: pytest.TempPathFactory, encoder_folder: Callable[[Path], Path]) -> Path:
     """A folder with a small encoder in it."""
-    folder = tmp_path_factory.mktemp("home")
-    (folder / "encoder").mkdir()
-    (folder / "encoder" / "tokenizer.json").write_bytes(tiny_bert.senses.tokenizer)
-    (folder / "encoder" / "config.json").write_text(json.dumps(dict(tiny_bert.config)))
-    save_file(dict(tiny_bert.weights), folder / "encoder" / "model.safetensors")
-    return folder
+    return encoder_folder(tmp_path_factory.mktemp("home") / "encoder").parent
 
 
 def tightrope(*arguments: str, home: Path, environment: dict[str, str]) -> str:

@@ -7,7 +7,6 @@ from pathlib import Path
 import numpy as np
 import onnx
 import pytest
-from safetensors.numpy import save_file
 
 from tightrope.device.senses.text import Tokenizer
 from tightrope.workshop.reference import reference
@@ -43,16 +42,13 @@ def write_json():
 
 
 @pytest.fixture
-def bert_folder(tmp_path, tiny_bert, write_json) -> Path:
+def bert_folder(tmp_path, encoder_folder, write_json) -> Path:
     """The tiny BERT as a folder in Hugging Face layout, with the modules of sentence-transformers."""
-    folder = tmp_path / "model"
-    write_json(folder / "config.json", dict(tiny_bert.config))
+    folder = encoder_folder(tmp_path / "model")
     write_json(folder / "modules.json", modules("Transformer", "Pooling", "Normalize"))
     write_json(
         folder / "1_Pooling" / "config.json", {"pooling_mode_mean_tokens": True, "pooling_mode_cls_token": False}
     )
-    (folder / "tokenizer.json").write_bytes(tiny_bert.senses.tokenizer)
-    save_file(dict(tiny_bert.weights), folder / "model.safetensors")
     return folder
 
 

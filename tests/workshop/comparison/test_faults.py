@@ -8,9 +8,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from safetensors.numpy import save_file
-
-from tightrope.workshop.network import Network
 
 pytestmark = [pytest.mark.engine, pytest.mark.slow]
 LIMIT_S = 12
@@ -103,15 +100,14 @@ def engines() -> dict[str, tuple[str, str]]:
 
 @pytest.fixture(scope="module")
 def compared(
-    tmp_path_factory: pytest.TempPathFactory, toy_engine: Callable[..., dict[str, str]], tiny_bert: Network
+    tmp_path_factory: pytest.TempPathFactory,
+    toy_engine: Callable[..., dict[str, str]],
+    encoder_folder: Callable[[Path], Path],
 ) -> tuple[Path, subprocess.CompletedProcess[str]]:
     """One comparison of all of them: the folder in which it ran, and how it ended."""
     home = tmp_path_factory.mktemp("home")
     environment = toy_engine(tmp_path_factory.mktemp("toy"), engines()) | {"TIGHTROPE_CACHE": str(home / "cache")}
-    (home / "encoder").mkdir()
-    (home / "encoder" / "tokenizer.json").write_bytes(tiny_bert.senses.tokenizer)
-    (home / "encoder" / "config.json").write_text(json.dumps(dict(tiny_bert.config)))
-    save_file(dict(tiny_bert.weights), home / "encoder" / "model.safetensors")
+    encoder_folder(home / "encoder")
     command = [sys.executable, "-m", "tightrope", "compare", "encoder", "--precision", "fp32", "--out", "out"]
     command += ["--engines", ",".join((*SAID, *GOOD)), "--limit", f"{LIMIT_S}s", "--lengths", "8,16"]
     command += ["--report", "engines.html", "--json", "engines.json"]
