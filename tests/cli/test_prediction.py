@@ -78,7 +78,12 @@ def test_what_cannot_be_predicted(call, model, words, kind, said):
 
 @pytest.mark.parametrize(
     ("words", "said"),
-    [(("--out", "here.txt"), "here.txt"), (("--engines", "steam"), "steam"), (("--precision", "int3"), "int3")],
+    [
+        (("--out", "here.txt"), "here.txt"),
+        (("--out", "nowhere/here.toml"), "no folder nowhere"),
+        (("--engines", "steam"), "steam"),
+        (("--precision", "int3"), "int3"),
+    ],
 )
 def test_what_cannot_be_probed(call, tmp_path, monkeypatch, words, said):
     monkeypatch.chdir(tmp_path)

@@ -128,7 +128,7 @@ def measure(path: Path, as_json: bool, attach: bool, **settings: Any) -> None:
     """Measure latency, throughput, memory, start and energy of BUNDLE in a process of its own."""
     from tightrope.device.meter.run import measure_bundle
 
-    lengths = _lengths(settings.pop("lengths"))
+    lengths = lengths_of(settings.pop("lengths"))
     source = bundle.read(path)
     found = measure_bundle(source, lengths=lengths, **settings)
     if attach:
@@ -136,7 +136,8 @@ def measure(path: Path, as_json: bool, attach: bool, **settings: Any) -> None:
     click.echo(json.dumps(found.to_json(), indent=2) if as_json else _measurement_text(found))
 
 
-def _lengths(text: str) -> tuple[int, ...]:
+def lengths_of(text: str) -> tuple[int, ...]:
+    """Numbers of tokens as they are written, in ascending order. Raises `DataError` for anything else."""
     try:
         lengths = tuple(sorted({int(part) for part in text.split(",")}))
     except ValueError:
@@ -260,7 +261,7 @@ def embed(path: Path, texts: Any, out: Path | None, prompt: str | None, force: b
     """Embed TEXTS, one a line ('-' reads standard input), and write the vectors in the same order."""
     from tightrope.device.model import Embedder, open_bundle
 
-    _check_out(out, force)
+    check_out(out, force)
     lines = _lines(texts)
     with open_bundle(path, **settings) as model:
         if not isinstance(model, Embedder):
@@ -285,7 +286,7 @@ def score(path: Path, pairs: Any, out: Path | None, force: bool, **settings: Any
     """Score PAIRS, two texts a line with a tab between ('-' reads standard input)."""
     from tightrope.device.model import Scorer, open_bundle
 
-    _check_out(out, force)
+    check_out(out, force)
     rows: list[Any] = [tuple(line.split("\t")) for line in _lines(pairs)]
     for number, row in enumerate(rows, 1):
         if len(row) != 2:
@@ -309,7 +310,8 @@ def _lines(stream: Any) -> list[str]:
     return [line.removesuffix("\r") for line in text.removesuffix("\n").split("\n")] if text else []
 
 
-def _check_out(out: Path | None, force: bool) -> None:
+def check_out(out: Path | None, force: bool) -> None:
+    """Before any work: a file that lies there is not replaced unasked, and its folder must be."""
     if out is not None and out.exists() and not force:
         raise bundle.exists(out)
     if out is not None and not out.parent.is_dir():

@@ -9,7 +9,7 @@ from typing import Any
 import click
 
 from tightrope import bundle, units
-from tightrope.cli.bundles import FORCE, THREADS
+from tightrope.cli.bundles import FORCE, THREADS, lengths_of
 from tightrope.cli.fit import DATA
 from tightrope.errors import DataError
 from tightrope.plugins import import_optional
@@ -84,14 +84,12 @@ def compare(
     What an engine does, crash, hang, end without a word or answer wrong, is what its place in the table says. Exits 3
     if no engine answers as the original does.
     """
-    from tightrope.cli.bundles import _lengths
-
     page = report or Path(f"{Path(model).name.partition('#')[0]}.engines.html")
     for path in (page, json_path):
         if path is not None and path.exists() and (path.is_dir() or not options["force"]):
             raise bundle.exists(path)
     quiet = options.pop("quiet")
-    found = _run(model, quiet=quiet, lengths=_lengths(lengths), **options)
+    found = _run(model, quiet=quiet, lengths=lengths_of(lengths), **options)
     pages = import_optional("tightrope.workshop.report.engines_page", wanted_by="tightrope compare")
     page.parent.mkdir(parents=True, exist_ok=True)
     pages.write_comparison_page(found, page)

@@ -8,7 +8,7 @@ from typing import Any
 import click
 
 from tightrope import bundle, plugins, target, units
-from tightrope.cli.bundles import FORCE, JSON, THREADS
+from tightrope.cli.bundles import FORCE, JSON, THREADS, check_out, lengths_of
 from tightrope.errors import DataError, UnknownNameError
 from tightrope.plugins import import_optional
 
@@ -38,8 +38,7 @@ def probe(
     wanted, known = _words(precisions, PRECISIONS, "precision"), plugins.names("runtimes")
     if out.suffix != ".toml":
         raise DataError(f"{out} does not end in .toml.", hint="Name a target file, as in --out here.toml.")
-    if out.exists() and not force:
-        raise bundle.exists(out)
+    check_out(out, force)
     found = probing.probe(
         _words(engines, known, "engine") or known,
         wanted,
@@ -89,11 +88,9 @@ def predict(model: str, name: str, engines: str, precisions: str, lengths: str, 
     From the file of `tightrope probe`, with the error that the probe found on its own models; or from the figures of a
     device's makers, whose error nobody knows. Only `tightrope measure` measures.
     """
-    from tightrope.cli.bundles import _lengths
-
     predicting = import_optional("tightrope.workshop.prediction.predict", wanted_by="tightrope predict")
     loading = import_optional("tightrope.workshop.load", wanted_by="tightrope predict")
-    device, sizes = target.load(name), _lengths(lengths)
+    device, sizes = target.load(name), lengths_of(lengths)
     known = tuple(dict.fromkeys(key.rpartition(" ")[0] for key in device.rates)) or device.engines
     asked = tuple(part.strip() for part in engines.split(",") if part.strip()) or known
     loaded = loading.load(model)

@@ -43,7 +43,7 @@ def print_comparison(found: Comparison, out: Console | None = None) -> None:
 
 
 def _converted(found: Comparison) -> Table:
-    head = ("engine", "size", "took", "cosine min, mean", "largest diff.", "otherwise")
+    head = ("engine", "size", "took", "cosine min, mean", "max diff", "otherwise")
     rows = []
     for cell in engines.ordered(found):
         size = units.show(cell.size_bytes, "bytes") if cell.size_bytes else engines.UNTOLD
