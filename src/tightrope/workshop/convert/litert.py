@@ -43,8 +43,11 @@ def convert(model: Model) -> Converted:
     bridge = form.module({"Lookup": _lookup, "Apart": apart, "Mul": _mul})
     lengths = buckets(form.graph)
     data, found = _tflite.stored(_converted(form.graph, bridge, lengths), form.stored)
-    lost = sorted(set(form.stored) - found)
-    assert not lost, lost  # the converter changed a weight on its way
+    if lost := sorted(set(form.stored) - found):
+        raise UnsupportedError(
+            f"LiteRT's converter changed {lost[0]} on its way, so it could not be stored as it is.",
+            hint="Choose another engine, or report it with the model's name.",
+        )
     return Converted(
         engine="litert",
         engine_version=version(),
@@ -158,8 +161,11 @@ class _LiteRtForm(TorchForm):
             weight = replace(weight, scale=_tflite.block_scales(weight.scale).astype(np.float32))
         floats = values(weight)
         self.stored[layer.linear.weight] = floats, weight
-        apart = self.shared("apart", layer, lambda base: self.build.node("Apart", [x], base))
-        return self.floating(layer, apart, floats, bias)
+        return super().floating(layer, self._apart(layer, x), floats, bias)
+
+    def _apart(self, layer: Layer, x: str) -> str:
+        """A layer's input behind what keeps the converter from taking the gains of a norm into the weights."""
+        return self.shared("apart", layer, lambda base: self.build.node("Apart", [x], base))
 
     def convolutions(self) -> None:
         """Convolutions run in float. Codes stay codes in the file, where weights lie with the channels last."""
@@ -179,6 +185,7 @@ class _LiteRtForm(TorchForm):
         original = self.graph.weights[layer.linear.weight]
         if not isinstance(original, Quantized) and original.dtype == np.float16:
             self.stored[layer.linear.weight] = values(weight), weight
+            x = self._apart(layer, x)
         return super().floating(layer, x, weight, bias)
 
     def table(self, node: onnx.NodeProto) -> bool:
